@@ -1,0 +1,93 @@
+/**
+ * The whole boundary to the native addon, typed once. Nothing else imports the `.node` file.
+ *
+ * Contract: JavaScript validates and decides; C++ does one syscall-shaped thing. A failing call throws an
+ * Error with `code` (errno name, e.g. `EPERM`) and `syscall`. All file descriptors are CLOEXEC and owned by the caller.
+ */
+import { createRequire } from 'node:module';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export interface PacketSocketEvents {
+  /** One SEQPACKET message, whatever its size, with the descriptors that came by SCM_RIGHTS. */
+  packet(data: Buffer, fds: number[]): void;
+  /** The peer is gone. Called once; the socket is closed afterwards. */
+  end(): void;
+  error(error: Error): void;
+}
+
+/** A SOCK_SEQPACKET socket polled on Node's loop; owns its descriptor. */
+export interface PacketSocket {
+  send(data: Uint8Array): void;
+  close(): void;
+}
+
+/** Tells once when the process of a pidfd has exited (poll(2) on a pidfd). Does not own the pidfd. */
+export interface ExitWatch {
+  close(): void;
+}
+
+/** AF_PACKET socket that keeps copies of IP packets to given addresses (seen before netfilter). */
+export interface PacketCatcher {
+  /** Replaces the drop-all filter: from now on packets for these addresses (4 or 16 bytes each) are kept. */
+  open(addresses: Uint8Array[]): void;
+  /** Back to the drop-all filter. */
+  shut(): void;
+  /** Takes all packets caught so far, each from its IP header on, Ethernet padding cut. At most `maxBytes` bytes are kept; `lost` counts the rest. */
+  drain(): { packets: Buffer[]; lost: number };
+  close(): void;
+}
+
+export interface Addon {
+  socketPair(kind: 'seqpacket' | 'stream', bufferBytes: number): { near: number; far: number };
+  packetSocket(fd: number, events: PacketSocketEvents): PacketSocket;
+
+  pidfdOpen(pid: number): number;
+  pidfdSignal(pidfd: number, signal: number): void;
+  pidfdGetfd(pidfd: number, targetFd: number): number;
+  exitWatch(pidfd: number, onExit: () => void): ExitWatch;
+  /** getsockopt(TCP_REPAIR); false for a socket that is not TCP. */
+  tcpInRepair(fd: number): boolean;
+  /** setsockopt(TCP_REPAIR, 0): the socket sends a window probe and goes on. */
+  tcpLeaveRepair(fd: number): void;
+  /** flock(LOCK_EX | LOCK_NB); false when another open file holds it. */
+  flock(fd: number): boolean;
+
+  /** Adds or deletes one element of an nft set by one netlink batch, acknowledged (30-60 us). */
+  nftElement(add: boolean, family: 'inet' | 'arp', table: string, set: string, key: Uint8Array): void;
+  packetCatcher(interfaceIndex: number, maxBytes: number): PacketCatcher;
+  /** Sends one Ethernet frame as it is. */
+  sendFrame(interfaceIndex: number, frame: Uint8Array): void;
+  /** Creates a TUN interface (IFF_NO_PI), sets it up; the name is chosen by the kernel from `pattern` (e.g. `phaul%d`). */
+  openTun(pattern: string): { fd: number; name: string };
+
+  /** XXH3-64 of a buffer, as 8 bytes little-endian value. */
+  xxh3(data: Uint8Array): bigint;
+  /** Incremental XXH3-128. */
+  xxh3Stream(): Xxh3Stream;
+}
+
+export interface Xxh3Stream {
+  update(data: Uint8Array): void;
+  /** 32 hex digits. */
+  digest(): string;
+}
+
+/** Root of the checkout or of the installed package, found from this file (src/native or dist/src/native). */
+export const packageRoot = findPackageRoot(dirname(fileURLToPath(import.meta.url)));
+
+/** The addon, loaded at first use: `phaul --help` must work before anything is built. */
+export function addon(): Addon {
+  loaded ??= createRequire(import.meta.url)(join(packageRoot, 'build', 'Release', 'phaul.node')) as Addon;
+  return loaded;
+}
+
+let loaded: Addon | null = null;
+
+function findPackageRoot(from: string): string {
+  for (let folder = from; folder !== '/'; folder = dirname(folder)) {
+    if (existsSync(join(folder, 'package.json'))) return folder;
+  }
+  throw new Error(`no package.json above ${from}`);
+}
