@@ -73,6 +73,8 @@ export interface Running {
   readonly replayedPackets: number;
   /** Things that went less than well, in words. */
   readonly remarks: readonly string[];
+  /** Where the images stay (`--keep-images`), else null. */
+  readonly imagesFolder: string | null;
 }
 
 export interface TimedStep {
