@@ -39,7 +39,10 @@ export function decideSource(journal: JournalState, tree: TreeCondition, destina
 /** What became of the copy on the destination. `held`: half-built, or complete but not let go. */
 export type CopyCondition = 'none' | 'held' | 'running';
 
-/** What the source says of the migration; `undone` and `gone` are answers, `unreachable` is not. */
+/**
+ * What the source's journal says of the migration. `unknown` (no such journal) is no proof that the tree lives:
+ * a state folder can be lost, and then the ready copy may be the only one.
+ */
 export type SourceWord = 'undecided' | 'killed' | 'undone' | 'unknown' | 'unreachable';
 
 export type DestinationAction =
@@ -64,5 +67,5 @@ export function decideDestination(
   const ours = journal.committed || (journal.ready && (sourceIsDead || source === 'killed'));
   if (ours) return copy === 'running' ? { do: 'adopt' } : { do: 'restore-again' };
   if (!journal.ready) return { do: 'undo' };
-  return source === 'undone' || source === 'unknown' ? { do: 'undo' } : { do: 'wait-for-source' };
+  return source === 'undone' ? { do: 'undo' } : { do: 'wait-for-source' };
 }
