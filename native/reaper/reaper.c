@@ -1,6 +1,7 @@
 /*
- * Pid 1 of a host in namespaces of its own: reaps every orphan, for ever, and ends at SIGTERM or SIGINT.
- * (Pid 1 gets no signal that it has not asked for, pid_namespaces(7); its end kills the whole namespace.)
+ * Pid 1 of a host in namespaces of its own: reaps every orphan, for ever, and ends at SIGTERM. Its end kills the whole
+ * namespace. A Ctrl-C meant for the programs beside it passes by: pid 1 gets no signal that it has not asked for
+ * (pid_namespaces(7)), and it asks for none but these.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -12,7 +13,6 @@ int main(void) {
   sigemptyset(&awaited);
   sigaddset(&awaited, SIGCHLD);
   sigaddset(&awaited, SIGTERM);
-  sigaddset(&awaited, SIGINT);
   if (sigprocmask(SIG_BLOCK, &awaited, NULL) != 0) return EXIT_FAILURE;
   for (;;) {
     /* Before the first wait too: children that ended before the signals were blocked. */
