@@ -16,7 +16,7 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { z } from 'zod';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
-import { AddressRange, parseAddressRange } from './address-range.js';
+import { type AddressRange, parseAddressRange } from './address-range.js';
 import { namePattern } from './caller.js';
 
 /** One port for control and pages. */
@@ -88,7 +88,8 @@ export function parseConfig(text: string, path: string, environment: NodeJS.Proc
     throw wrong(path, `${issue?.path.join('.') || 'top level'}: ${issue?.message ?? 'unknown'}`, result.error);
   }
   const { hostName, listen, tls, peers, operators, stateDirectory, runDirectory } = result.data;
-  if (listen !== null && tls === null) throw wrong(path, 'listen needs tls: there is no unauthenticated listening', undefined);
+  if (listen !== null && tls === null)
+    throw wrong(path, 'listen needs tls: there is no unauthenticated listening', undefined);
   const names = peers.map((peer) => peer.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw wrong(path, `peers: ${twice} is there twice`, undefined);
@@ -96,7 +97,10 @@ export function parseConfig(text: string, path: string, environment: NodeJS.Proc
     hostName: hostName ?? hostname(),
     listen: listen === null ? null : listenAddress(listen, path),
     tls,
-    peers: peers.map((peer) => ({ name: peer.name, mayMove: peer.mayMove.map((range) => rangeIn(range, peer.name, path)) })),
+    peers: peers.map((peer) => ({
+      name: peer.name,
+      mayMove: peer.mayMove.map((range) => rangeIn(range, peer.name, path)),
+    })),
     operators,
     stateDirectory: environment['PHAUL_STATE_DIR'] ?? stateDirectory ?? '/var/lib/phaul',
     runDirectory: environment['PHAUL_RUN_DIR'] ?? runDirectory ?? '/run/phaul',

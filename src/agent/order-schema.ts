@@ -12,16 +12,28 @@ import type { DeliveredImage, LandingRequest } from '../migration/ports.js';
 export const migrationIdPattern = /^[a-z0-9][a-z0-9-]{0,31}$/;
 export const imageNamePattern = /^[a-z0-9-]+\.img$/;
 
-const migrationId = z.string().regex(migrationIdPattern, 'lower-case letters, digits and dashes, at most 32 characters');
+const migrationId = z
+  .string()
+  .regex(migrationIdPattern, 'lower-case letters, digits and dashes, at most 32 characters');
 const pid = z.number().int().min(1).max(4_194_304);
-const withoutNul = z.string().max(4096).refine((text) => !text.includes('\0'), 'must not contain NUL');
+const withoutNul = z
+  .string()
+  .max(4096)
+  .refine((text) => !text.includes('\0'), 'must not contain NUL');
 const absolutePath = withoutNul.refine((text) => text.startsWith('/'), 'must be an absolute path');
-const milliseconds = z.number().int().positive().max(7 * 24 * 3600 * 1000);
+const milliseconds = z
+  .number()
+  .int()
+  .positive()
+  .max(7 * 24 * 3600 * 1000);
 /** An engine argument: one line, so that it stays one value in configuration files and logs. */
 const engineValue = withoutNul.refine((text) => text !== '' && !text.includes('\n'), 'must be one non-empty line');
 
 // IFNAMSIZ is 16 with the NUL; the kernel forbids '/', ':' and white space (net/core/dev.c, dev_valid_name).
-const deviceName = z.string().regex(/^[A-Za-z0-9_.@-]{1,15}$/).refine((name) => name !== '.' && name !== '..' && !name.startsWith('-'));
+const deviceName = z
+  .string()
+  .regex(/^[A-Za-z0-9_.@-]{1,15}$/)
+  .refine((name) => name !== '.' && name !== '..' && !name.startsWith('-'));
 
 const address = z
   .object({
@@ -30,8 +42,14 @@ const address = z
     prefixLength: z.number().int().min(0).max(128).nullable(),
     device: deviceName.nullable(),
   })
-  .refine((value) => (value.family === 4 ? isIPv4(value.ip) : isIPv6(value.ip) && !value.ip.includes('%')), 'ip is not of its family')
-  .refine((value) => value.family === 6 || (value.prefixLength ?? 0) <= 32, 'prefix length of an IPv4 address is at most 32') satisfies z.ZodType<AddressOrder>;
+  .refine(
+    (value) => (value.family === 4 ? isIPv4(value.ip) : isIPv6(value.ip) && !value.ip.includes('%')),
+    'ip is not of its family',
+  )
+  .refine(
+    (value) => value.family === 6 || (value.prefixLength ?? 0) <= 32,
+    'prefix length of an IPv4 address is at most 32',
+  ) satisfies z.ZodType<AddressOrder>;
 
 const engine = z.object({
   fileLocks: z.boolean(),
@@ -75,11 +93,18 @@ const order = z.object({
 
 const landingRequest = z.object({
   order,
-  sourceHost: z.string().min(1).max(255).regex(/^[A-Za-z0-9._-]+$/),
+  sourceHost: z
+    .string()
+    .min(1)
+    .max(255)
+    .regex(/^[A-Za-z0-9._-]+$/),
   tree: z.object({
     bootId: z.string().regex(/^[0-9a-f-]{36}$/),
     pidNamespace: z.number().int().positive(),
-    tasks: z.array(z.object({ pid, startTime: z.number().int().nonnegative() })).min(1).max(4_194_304),
+    tasks: z
+      .array(z.object({ pid, startTime: z.number().int().nonnegative() }))
+      .min(1)
+      .max(4_194_304),
   }),
   memoryBytes: z.number().nonnegative(),
   tcpEstablished: z.boolean(),
@@ -127,7 +152,10 @@ function parsed<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const path = issue?.path.join('.') ?? '';
-  throw badMessage(`the ${what} is wrong${path === '' ? '' : ` at ${path}`}: ${issue?.message ?? 'unknown'}`, result.error);
+  throw badMessage(
+    `the ${what} is wrong${path === '' ? '' : ` at ${path}`}: ${issue?.message ?? 'unknown'}`,
+    result.error,
+  );
 }
 
 function badMessage(what: string, cause: unknown): PhaulError {

@@ -62,7 +62,11 @@ export class RpcClient implements Disposable {
   }
 
   /** One request, many answers. Leaving the loop early hangs up. */
-  async *stream<SR, R, SA, A>(method: RpcMethod<SR, R, SA, A>, request: SR, limits: CallLimits = {}): AsyncGenerator<A> {
+  async *stream<SR, R, SA, A>(
+    method: RpcMethod<SR, R, SA, A>,
+    request: SR,
+    limits: CallLimits = {},
+  ): AsyncGenerator<A> {
     limits.signal?.throwIfAborted();
     const call = this.#client.makeServerStreamRequest(
       method.path,
@@ -96,5 +100,9 @@ function optionsOf(limits: CallLimits): CallOptions {
 
 function reasonOf(signal: AbortSignal, host: string, doing: string): Error {
   if (signal.reason instanceof PhaulError) return signal.reason;
-  return new PhaulError({ code: 'call-cancelled', what: `the call to ${host} was cancelled (${doing})`, remedy: 'try again' });
+  return new PhaulError({
+    code: 'call-cancelled',
+    what: `the call to ${host} was cancelled (${doing})`,
+    remedy: 'try again',
+  });
 }

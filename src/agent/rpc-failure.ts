@@ -3,7 +3,13 @@
  * What gRPC itself reports (no connection, deadline) becomes a PhaulError here too, so that callers see one type.
  */
 import { Metadata, type ServiceError, type StatusObject, status } from '@grpc/grpc-js';
-import { asFailure, type FailurePlace, PhaulError, type ProcessFate, type SerializedFailure } from '../failure/phaul-error.js';
+import {
+  asFailure,
+  type FailurePlace,
+  PhaulError,
+  type ProcessFate,
+  type SerializedFailure,
+} from '../failure/phaul-error.js';
 
 const trailer = 'phaul-failure-bin';
 /** Node refuses header blocks above 64 KiB; base64 makes 4/3 of this. The tail of an engine's log fits. */

@@ -1,0 +1,141 @@
+/**
+ * Reaches the agent of another host: `host[:port]` by mutual TLS, `user@host[:port]` by ssh, `unix:PATH` on this one.
+ */
+import { connect as connectSocket, isIP, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import { ChannelCredentials, Client } from '@grpc/grpc-js';
+import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import { type AgentConfig, parseHostPort } from './config.js';
+import { type PeerLink, sayHello } from './peer-link.js';
+import { channelOptions, RpcClient } from './rpc-client.js';
+import { diagnoseTls } from './tls-diagnosis.js';
+import { checkHostIdentity, readTlsIdentity } from './tls-identity.js';
+
+export type Destination =
+  | { readonly way: 'unix'; readonly path: string }
+  | { readonly way: 'tls'; readonly host: string; readonly port: number }
+  | { readonly way: 'ssh'; readonly user: string; readonly host: string; readonly port: number };
+
+const pageConnectTimeoutMs = 10_000;
+
+/** Throws `destination-wrong`. */
+export function parseDestination(text: string): Destination {
+  if (text.startsWith('unix:/')) return { way: 'unix', path: text.slice('unix:'.length) };
+  const at = text.lastIndexOf('@');
+  const address = parseHostPort(text.slice(at + 1), at >= 0 ? 22 : undefined);
+  const user = text.slice(0, Math.max(at, 0));
+  if (address !== null && at < 0) return { way: 'tls', ...address };
+  // A leading dash or white space in a login name is somebody's trick, not a name.
+  if (address !== null && /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$/.test(user)) return { way: 'ssh', user, ...address };
+  throw new PhaulError({
+    code: 'destination-wrong',
+    what: `${text} is no destination`,
+    remedy: 'name host[:port] (certificates), user@host[:port] (ssh) or unix:PATH',
+  });
+}
+
+/** Opens a link and says hello on it. The caller disposes it. */
+export async function dial(destination: string, config: AgentConfig, signal?: AbortSignal): Promise<PeerLink> {
+  const parsed = parseDestination(destination);
+  switch (parsed.way) {
+    case 'unix':
+      return dialUnix(parsed.path, destination, config.hostName, signal);
+    case 'tls':
+      return dialTls(parsed, config, signal);
+    case 'ssh': {
+      const { dialSsh } = await import('./ssh.js');
+      return dialSsh(parsed, config, signal);
+    }
+  }
+}
+
+/** The agent behind a unix socket. `shown` is for messages. */
+export async function dialUnix(path: string, shown: string, ourName: string, signal?: AbortSignal): Promise<PeerLink> {
+  const options = { ...channelOptions, 'grpc.default_authority': 'localhost' };
+  const client = new RpcClient(new Client(`unix:${path}`, ChannelCredentials.createInsecure(), options), shown);
+  const openPages = (): Promise<Socket> => connected(connectSocket({ path }), 'connect', shown);
+  return greeted(client, ourName, openPages, signal);
+}
+
+async function dialTls(
+  to: { host: string; port: number },
+  config: AgentConfig,
+  signal?: AbortSignal,
+): Promise<PeerLink> {
+  if (config.tls === null) {
+    throw new PhaulError({
+      code: 'no-certificate',
+      what: `${to.host} is reached by certificates, and this host has none`,
+      remedy: `make them with \`phaul certs\` and name them under tls in the configuration, or use ssh: user@${to.host}`,
+    });
+  }
+  const identity = readTlsIdentity(config.tls);
+  const { context } = identity;
+  const credentials = ChannelCredentials.createFromSecureContext(context, {
+    checkServerIdentity: (dialled, certificate) => checkHostIdentity(dialled, certificate),
+  });
+  const bracketed = isIP(to.host) === 6 ? `[${to.host}]` : to.host;
+  const client = new RpcClient(new Client(`${bracketed}:${to.port}`, credentials, channelOptions), to.host);
+  const openPages = (): Promise<Socket> => {
+    const socket = connectTls({
+      host: to.host,
+      port: to.port,
+      secureContext: context,
+      checkServerIdentity: checkHostIdentity,
+      ...(isIP(to.host) === 0 ? { servername: to.host } : {}),
+    });
+    socket.setNoDelay(true);
+    return connected(socket, 'secureConnect', to.host);
+  };
+  try {
+    return await greeted(client, config.hostName, openPages, signal);
+  } catch (thrown) {
+    if (!(thrown instanceof PhaulError) || thrown.code !== 'host-unreachable') throw thrown;
+    throw await diagnoseTls(to, identity, thrown);
+  }
+}
+
+async function greeted(
+  client: RpcClient,
+  ourName: string,
+  openPages: () => Promise<Socket>,
+  signal?: AbortSignal,
+): Promise<PeerLink> {
+  try {
+    const facts = await sayHello(client, ourName, signal);
+    return {
+      name: facts.hostName,
+      facts,
+      rpc: client,
+      openPages,
+      [Symbol.asyncDispose]: async () => client[Symbol.dispose](),
+    };
+  } catch (thrown) {
+    client[Symbol.dispose]();
+    throw thrown;
+  }
+}
+
+function connected(socket: Socket, ready: 'connect' | 'secureConnect', host: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const fail = (cause: unknown): void => {
+      clearTimeout(patience);
+      socket.destroy();
+      reject(
+        new PhaulError({
+          code: 'host-unreachable',
+          what: `no page connection to ${host}: ${messageOf(cause)}`,
+          remedy: `check the network and the agent on ${host}`,
+          cause,
+        }),
+      );
+    };
+    const patience = setTimeout(() => fail(new Error('timed out')), pageConnectTimeoutMs);
+    socket.once('error', fail);
+    socket.once(ready, () => {
+      clearTimeout(patience);
+      socket.off('error', fail);
+      resolve(socket);
+    });
+  });
+}
