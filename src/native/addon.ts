@@ -4,8 +4,9 @@
  * Contract: JavaScript validates and decides; C++ does one syscall-shaped thing. A failing call throws an
  * Error with `code` (errno name, e.g. `EPERM`) and `syscall`. All file descriptors are CLOEXEC and owned by the caller.
  */
-import { createRequire } from 'node:module';
+
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -75,7 +76,7 @@ export interface Addon {
   flock(fd: number): boolean;
 
   /**
-   * Adds or deletes one element of an nft set (without `flags interval`) by one netlink batch, acknowledged (30-60 us).
+   * Adds or deletes one element of an nft set (without `flags interval`) by one netlink batch, acknowledged.
    * `ENOENT`: no such table or set, or, when deleting, element. Adding what is there succeeds.
    */
   nftElement(add: boolean, family: 'inet' | 'arp', table: string, set: string, key: Uint8Array): void;
