@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PhaulError } from '../failure/phaul-error.js';
@@ -33,6 +33,13 @@ export class HostNamespaces implements AsyncDisposable {
 
   static async create(order: NamespaceOrder): Promise<HostNamespaces> {
     const reaper = join(packageRoot, 'build', 'phaul-reaper');
+    if (!existsSync(reaper)) {
+      throw new PhaulError({
+        code: 'lab-not-built',
+        what: `pid 1 of a lab host, ${reaper}, has not been built`,
+        remedy: 'build it: ./phaul setup (or npm run build:native)',
+      });
+    }
     // PDEATHSIG twice (prctl(2)): should this process be killed, unshare dies, and with it pid 1.
     const unshare = spawn(
       'sh',

@@ -199,6 +199,8 @@ export class Lab implements AsyncDisposable {
 
   async #onSwitch(argv: readonly string[], stdin = ''): Promise<void> {
     const running = execute('nsenter', ['-t', String(this.#switch.pid), '-n', ...argv]);
+    // A command that ends without reading its input closes the pipe first; its exit code is what counts.
+    running.child.stdin?.on('error', () => {});
     running.child.stdin?.end(stdin);
     await running;
   }

@@ -164,7 +164,7 @@ export class LabHost implements AsyncDisposable {
     for (let look = 0; look < 200; look++) {
       const name = this.#procFile(pid, 'comm')?.trim();
       if (name === undefined) return false;
-      if (name !== 'setsid' && name !== 'env' && name !== 'sh') return this.isAlive(pid);
+      if (name !== 'setsid' && name !== 'env') return this.isAlive(pid);
       await sleep(10);
     }
     return false;
