@@ -18,6 +18,7 @@ import { z } from 'zod';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
 import { type AddressRange, parseAddressRange } from './address-range.js';
 import { namePattern } from './caller.js';
+import { runDirectoryOf } from './run-folder.js';
 
 /** One port for control and pages. */
 export const defaultPort = 7437;
@@ -59,7 +60,6 @@ const file = z.strictObject({
   peers: z.array(z.strictObject({ name: certifiedName, mayMove: z.array(z.string()).default([]) })).default([]),
   operators: z.array(certifiedName).default([]),
   stateDirectory: absolutePath.optional(),
-  runDirectory: absolutePath.optional(),
 });
 
 /** Where the configuration is: `chosen`, else PHAUL_CONFIG, else /etc/phaul/agent.json. */
@@ -74,7 +74,7 @@ export function loadConfig(chosen: string | null = null, environment: NodeJS.Pro
   return parseConfig(readText(path, named), path, environment);
 }
 
-/** Throws `config-wrong` with the path of the first wrong value. PHAUL_STATE_DIR and PHAUL_RUN_DIR go before the file. */
+/** Throws `config-wrong` with the path of the first wrong value. PHAUL_STATE_DIR goes before the file. */
 export function parseConfig(text: string, path: string, environment: NodeJS.ProcessEnv = process.env): AgentConfig {
   let json: unknown;
   try {
@@ -87,7 +87,7 @@ export function parseConfig(text: string, path: string, environment: NodeJS.Proc
     const [issue] = result.error.issues;
     throw wrong(path, `${issue?.path.join('.') || 'top level'}: ${issue?.message ?? 'unknown'}`, result.error);
   }
-  const { hostName, listen, tls, peers, operators, stateDirectory, runDirectory } = result.data;
+  const { hostName, listen, tls, peers, operators, stateDirectory } = result.data;
   if (listen !== null && tls === null)
     throw wrong(path, 'listen needs tls: there is no unauthenticated listening', undefined);
   const names = peers.map((peer) => peer.name);
@@ -103,7 +103,7 @@ export function parseConfig(text: string, path: string, environment: NodeJS.Proc
     })),
     operators,
     stateDirectory: environment['PHAUL_STATE_DIR'] ?? stateDirectory ?? '/var/lib/phaul',
-    runDirectory: environment['PHAUL_RUN_DIR'] ?? runDirectory ?? '/run/phaul',
+    runDirectory: runDirectoryOf(environment),
   };
 }
 

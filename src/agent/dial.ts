@@ -1,12 +1,12 @@
 /**
  * Reaches the agent of another host: `host[:port]` by mutual TLS, `user@host[:port]` by ssh, `unix:PATH` on this one.
  */
-import { connect as connectSocket, isIP, type Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { ChannelCredentials, Client } from '@grpc/grpc-js';
-import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import { PhaulError } from '../failure/phaul-error.js';
 import { type AgentConfig, parseHostPort } from './config.js';
-import { type PeerLink, sayHello } from './peer-link.js';
+import { connected, dialUnix, greeted, type PeerLink } from './peer-link.js';
 import { channelOptions, RpcClient } from './rpc-client.js';
 import { diagnoseTls } from './tls-diagnosis.js';
 import { checkHostIdentity, readTlsIdentity } from './tls-identity.js';
@@ -15,8 +15,6 @@ export type Destination =
   | { readonly way: 'unix'; readonly path: string }
   | { readonly way: 'tls'; readonly host: string; readonly port: number }
   | { readonly way: 'ssh'; readonly user: string; readonly host: string; readonly port: number };
-
-const pageConnectTimeoutMs = 10_000;
 
 /** Throws `destination-wrong`. */
 export function parseDestination(text: string): Destination {
@@ -47,14 +45,6 @@ export async function dial(destination: string, config: AgentConfig, signal?: Ab
       return dialSsh(parsed, config, signal);
     }
   }
-}
-
-/** The agent behind a unix socket. `shown` is for messages. */
-export async function dialUnix(path: string, shown: string, ourName: string, signal?: AbortSignal): Promise<PeerLink> {
-  const options = { ...channelOptions, 'grpc.default_authority': 'localhost' };
-  const client = new RpcClient(new Client(`unix:${path}`, ChannelCredentials.createInsecure(), options), shown);
-  const openPages = (): Promise<Socket> => connected(connectSocket({ path }), 'connect', shown);
-  return greeted(client, ourName, openPages, signal);
 }
 
 async function dialTls(
@@ -93,49 +83,4 @@ async function dialTls(
     if (!(thrown instanceof PhaulError) || thrown.code !== 'host-unreachable') throw thrown;
     throw await diagnoseTls(to, identity, thrown);
   }
-}
-
-async function greeted(
-  client: RpcClient,
-  ourName: string,
-  openPages: () => Promise<Socket>,
-  signal?: AbortSignal,
-): Promise<PeerLink> {
-  try {
-    const facts = await sayHello(client, ourName, signal);
-    return {
-      name: facts.hostName,
-      facts,
-      rpc: client,
-      openPages,
-      [Symbol.asyncDispose]: async () => client[Symbol.dispose](),
-    };
-  } catch (thrown) {
-    client[Symbol.dispose]();
-    throw thrown;
-  }
-}
-
-function connected(socket: Socket, ready: 'connect' | 'secureConnect', host: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const fail = (cause: unknown): void => {
-      clearTimeout(patience);
-      socket.destroy();
-      reject(
-        new PhaulError({
-          code: 'host-unreachable',
-          what: `no page connection to ${host}: ${messageOf(cause)}`,
-          remedy: `check the network and the agent on ${host}`,
-          cause,
-        }),
-      );
-    };
-    const patience = setTimeout(() => fail(new Error('timed out')), pageConnectTimeoutMs);
-    socket.once('error', fail);
-    socket.once(ready, () => {
-      clearTimeout(patience);
-      socket.off('error', fail);
-      resolve(socket);
-    });
-  });
 }

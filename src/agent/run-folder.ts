@@ -7,6 +7,11 @@ import { addon } from '../native/addon.js';
 /** sun_path holds 108 bytes with the NUL (unix(7)). */
 const maxSocketPath = 107;
 
+/** PHAUL_RUN_DIR, else /run/phaul. Not in the configuration file: `--stdio` must find the agent without reading it. */
+export function runDirectoryOf(environment: NodeJS.ProcessEnv = process.env): string {
+  return environment['PHAUL_RUN_DIR'] ?? '/run/phaul';
+}
+
 export function socketPathIn(runDirectory: string): string {
   const path = join(runDirectory, 'agent.sock');
   if (Buffer.byteLength(path) > maxSocketPath) {

@@ -54,9 +54,8 @@ export function config(folder: string, wishes: ConfigWishes): AgentConfig {
     peers: wishes.peers ?? [],
     operators: wishes.operators ?? [],
     stateDirectory: join(folder, 'state'),
-    runDirectory: join(folder, `run-${wishes.name}`),
   });
-  return parseConfig(text, 'test', {});
+  return parseConfig(text, 'test', { PHAUL_RUN_DIR: join(folder, `run-${wishes.name}`) });
 }
 
 export class Pages implements PageEntrance {
