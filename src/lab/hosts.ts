@@ -6,7 +6,9 @@
  *     await using lab = await Lab.create();
  *     const a = await lab.addHost('a');
  *     const b = await lab.addHost('b');
- *     const client = await lab.addClient('client');
+ *     await lab.configureAgents();
+ *     await using agent = await LabAgent.start(a);
+ *     const client = await lab.addClient();
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -19,6 +21,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { PhaulError } from '../failure/phaul-error.js';
 import { HostNamespaces } from './host-namespaces.js';
+import { configureAgents } from './lab-agent.js';
 import { createCgroup } from './lab-cgroup.js';
 import { LabHost } from './lab-host.js';
 
@@ -141,6 +144,15 @@ export class Lab implements AsyncDisposable {
   /** A host for clients. It differs from others by what runs there only. */
   async addClient(name: 'client' | 'client2' = 'client'): Promise<LabHost> {
     return await this.addHost(name);
+  }
+
+  /** Certificates and configurations for the agents of all hosts so far: each takes processes and addresses of each. */
+  async configureAgents(): Promise<void> {
+    await configureAgents({
+      certificates: join(this.folder, 'certificates'),
+      hosts: this.hosts,
+      mayMove: this.hasIpv6 ? ['10.77.0.192/26', 'fd77::200/119'] : ['10.77.0.192/26'],
+    });
   }
 
   /** Powers one host off, as pulling its plug would. Its state folder stays, `addHost` starts it again. */

@@ -1,6 +1,6 @@
 /** One isolated host of a lab: namespaces of its own, an address on the lab's bridge, and an agent when asked for. */
 import { type SpawnOptions, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
@@ -52,6 +52,7 @@ export class LabHost implements AsyncDisposable {
     this.#namespaces = namespaces;
     this.#cgroup = cgroup;
     mkdirSync(this.stateFolder, { recursive: true, mode: 0o700 });
+    if (!existsSync(this.configFile)) writeFileSync(this.configFile, JSON.stringify({ hostName: this.name }));
   }
 
   /** Journals and images of the host's agent; outlives the host's namespaces, as a disk outlives a reboot. */
@@ -59,8 +60,17 @@ export class LabHost implements AsyncDisposable {
     return join(this.folder, 'state');
   }
 
+  /** Configuration of the agent: nothing but the host's name until the lab has configured its agents. */
+  get configFile(): string {
+    return join(this.folder, 'agent.json');
+  }
+
+  get agentLog(): string {
+    return join(this.folder, 'agent.log');
+  }
+
   get environment(): Readonly<Record<string, string>> {
-    return { PHAUL_STATE_DIR: this.stateFolder, PHAUL_RUN_DIR: '/run/phaul' };
+    return { PHAUL_STATE_DIR: this.stateFolder, PHAUL_RUN_DIR: '/run/phaul', PHAUL_CONFIG: this.configFile };
   }
 
   /** Pid 1 of the host as the machine counts. */
