@@ -8,6 +8,7 @@ import { PhaulError } from '../failure/phaul-error.js';
 import { type AgentConfig, parseHostPort } from './config.js';
 import { connected, dialUnix, greeted, type PeerLink } from './peer-link.js';
 import { channelOptions, RpcClient } from './rpc-client.js';
+import type { SshCredentials } from './ssh-login.js';
 import { diagnoseTls } from './tls-diagnosis.js';
 import { checkHostIdentity, readTlsIdentity } from './tls-identity.js';
 
@@ -32,8 +33,15 @@ export function parseDestination(text: string): Destination {
   });
 }
 
+export interface DialOptions {
+  readonly signal?: AbortSignal;
+  /** Default: those of the user that runs this program. */
+  readonly ssh?: SshCredentials;
+}
+
 /** Opens a link and says hello on it. The caller disposes it. */
-export async function dial(destination: string, config: AgentConfig, signal?: AbortSignal): Promise<PeerLink> {
+export async function dial(destination: string, config: AgentConfig, options: DialOptions = {}): Promise<PeerLink> {
+  const { signal } = options;
   const parsed = parseDestination(destination);
   switch (parsed.way) {
     case 'unix':
@@ -41,8 +49,8 @@ export async function dial(destination: string, config: AgentConfig, signal?: Ab
     case 'tls':
       return dialTls(parsed, config, signal);
     case 'ssh': {
-      const { dialSsh } = await import('./ssh.js');
-      return dialSsh(parsed, config, signal);
+      const [{ dialSsh }, { ownSshCredentials }] = await Promise.all([import('./ssh.js'), import('./ssh-login.js')]);
+      return dialSsh(parsed, config.hostName, options.ssh ?? ownSshCredentials(), signal);
     }
   }
 }

@@ -7,6 +7,7 @@ import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Run
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
 import type { MigrationEvent } from '../migration/report.js';
 import type { Caller } from './caller.js';
+import type { SshCredentials } from './ssh-login.js';
 
 /** Facts of a host that the other one needs before any check. */
 export interface HostFacts {
@@ -101,9 +102,9 @@ export interface OperatorDuties {
   /**
    * Runs a migration from this host to `destination` (`host[:port]` or `[user@]host` for ssh, see dial.ts) to its end.
    * The first event is `started`, the last `done` or `failed`; after `started` it does not throw. It goes on when the
-   * caller hangs up. Throws when it cannot begin (id in use, tree already on its way).
+   * caller hangs up. `ssh`: whose keys reach a destination by ssh; null: the agent's own. Throws when it cannot begin (id in use, tree already on its way).
    */
-  migrate(order: MigrationOrder, destination: string, tell: Tell): Promise<void>;
+  migrate(order: MigrationOrder, destination: string, tell: Tell, ssh: SshCredentials | null): Promise<void>;
   /** Tells everything so far and then what follows, until the end or until `signal`. Throws `unknown-migration`. */
   watch(id: string, tell: Tell, signal: AbortSignal): Promise<void>;
   /** Newest first; one element for a known id. */

@@ -13,6 +13,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import type { phaul } from '../gen/agent.js';
 import type { Authorisation } from './authorisation.js';
 import { type Caller, callerKey } from './caller.js';
 import type { AgentDuties } from './duties.js';
@@ -179,14 +180,17 @@ type StreamHandler<Request> = (request: Request, context: Context, tell: (event:
 function streamHandlers(duties: AgentDuties, may: Authorisation) {
   const { operator } = duties;
   return {
-    migrate: (async ({ order, destination }, { caller }, tell) => {
+    migrate: (async ({ order, destination, sshHome, sshAgentSocket }, { caller }, tell) => {
       may.requireOperator(caller);
-      await operator.migrate(parseOrder(order), destination, tell);
-    }) satisfies StreamHandler<{ order: string; destination: string }>,
+      // Paths of this host: only who is root here already may name them.
+      const named = caller.kind === 'local' && sshHome.startsWith('/');
+      const ssh = named ? { home: sshHome, agentSocket: sshAgentSocket === '' ? null : sshAgentSocket } : null;
+      await operator.migrate(parseOrder(order), destination, tell, ssh);
+    }) satisfies StreamHandler<phaul.v1.MigrateRequest>,
     watch: (async ({ id }, { caller, signal }, tell) => {
       may.requireOperator(caller);
       await operator.watch(parseMigrationId(id), tell, signal);
-    }) satisfies StreamHandler<{ id: string }>,
+    }) satisfies StreamHandler<phaul.v1.MigrationRef>,
   };
 }
 

@@ -46,8 +46,9 @@ export class RunLock implements Disposable {
     this.#fd = fd;
   }
 
-  /** Throws `agent-already-runs`. */
+  /** Makes the folder and takes it. Throws `agent-already-runs`, `folder-not-ours`. */
   static take(runDirectory: string): RunLock {
+    makePrivateFolder(runDirectory);
     const fd = openSync(join(runDirectory, 'agent.lock'), 'a', 0o600);
     try {
       if (addon().flock(fd)) return new RunLock(fd);

@@ -15,31 +15,29 @@ import type { AgentConfig } from './config.js';
 import type { AgentDuties } from './duties.js';
 import { defaultLimits, FrontDoor, type FrontDoorLimits, type PageEntrance } from './front-door.js';
 import { type AnyCall, rpcServer } from './rpc-handlers.js';
-import { makePrivateFolder, RunLock, removeStaleSocket, socketPathIn } from './run-folder.js';
+import { type RunLock, removeStaleSocket, socketPathIn } from './run-folder.js';
 import { readTlsIdentity } from './tls-identity.js';
 
 export class AgentServer implements AsyncDisposable {
   readonly socketPath: string;
-  readonly #lock: RunLock;
   readonly #listeners: NetServer[] = [];
   readonly #grpcServers: GrpcServer[] = [];
   readonly #connections = new Set<Socket>();
 
-  private constructor(socketPath: string, lock: RunLock) {
+  private constructor(socketPath: string) {
     this.socketPath = socketPath;
-    this.#lock = lock;
   }
 
-  /** Takes the run folder and listens. Throws `agent-already-runs`, `port-in-use`, and what certificates can be wrong with. */
+  /** Listens. `_lock` shows that no other agent has this run folder. Throws `port-in-use`, and what certificates can be wrong with. */
   static async open(
     config: AgentConfig,
+    _lock: RunLock,
     duties: AgentDuties,
     pages: PageEntrance,
     log: Logger,
     limits: FrontDoorLimits = defaultLimits,
   ): Promise<AgentServer> {
-    makePrivateFolder(config.runDirectory);
-    const server = new AgentServer(socketPathIn(config.runDirectory), RunLock.take(config.runDirectory));
+    const server = new AgentServer(socketPathIn(config.runDirectory));
     try {
       const may = new Authorisation(config);
       await server.#listenLocally(duties, may, pages, log, limits);
@@ -175,7 +173,6 @@ export class AgentServer implements AsyncDisposable {
     for (const socket of this.#connections) socket.destroy();
     await Promise.all(closed);
     if (this.#listeners.length > 0) rmSync(this.socketPath, { force: true });
-    this.#lock[Symbol.dispose]();
   }
 }
 

@@ -19,6 +19,19 @@ export interface SshTarget {
   readonly port: number;
 }
 
+/** Whose keys and known hosts are used. */
+export interface SshCredentials {
+  /** Folder that holds `.ssh`. */
+  readonly home: string;
+  /** Socket of ssh-agent; null: none. */
+  readonly agentSocket: string | null;
+}
+
+/** Of the user that runs this program. */
+export function ownSshCredentials(): SshCredentials {
+  return { home: homedir(), agentSocket: process.env['SSH_AUTH_SOCK'] || null };
+}
+
 const readyTimeoutMs = 10_000;
 /** A dead link is found after three unanswered questions. ms. */
 const keepaliveMs = 2000;
@@ -30,9 +43,9 @@ const algorithmsOfType: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Connects and logs in. Throws `host-key-unknown`, `host-key-mismatch`, `ssh-login-refused`, `host-unreachable`. */
-export async function logIn(target: SshTarget, home: string = homedir()): Promise<Client> {
+export async function logIn(target: SshTarget, own: SshCredentials): Promise<Client> {
   const { default: ssh2 } = await import('ssh2');
-  const known = readKnownHosts(home);
+  const known = readKnownHosts(own.home);
   const name = knownName(target.host, target.port);
   let verdict: HostKeyVerdict | null = null;
   const client = new ssh2.Client();
@@ -43,7 +56,7 @@ export async function logIn(target: SshTarget, home: string = homedir()): Promis
     readyTimeout: readyTimeoutMs,
     keepaliveInterval: keepaliveMs,
     keepaliveCountMax: keepaliveMisses,
-    authHandler: credentials(target.user, home, (text) => ssh2.utils.parseKey(text) instanceof Error),
+    authHandler: credentials(target.user, own, (text) => ssh2.utils.parseKey(text) instanceof Error),
     hostVerifier: (key: Buffer) => {
       verdict = judgeHostKey(known, name, key);
       return verdict === 'known';
@@ -102,12 +115,11 @@ function failureOf(error: Error & { level?: string }, verdict: HostKeyVerdict | 
 }
 
 /** The agent first, then the usual key files. A key that needs a passphrase belongs into the agent and is left out here. */
-function credentials(username: string, home: string, isUnusable: (key: Buffer) => boolean): AnyAuthMethod[] {
+function credentials(username: string, own: SshCredentials, isUnusable: (key: Buffer) => boolean): AnyAuthMethod[] {
   const methods: AnyAuthMethod[] = [];
-  const agent = process.env['SSH_AUTH_SOCK'];
-  if (agent !== undefined && agent !== '') methods.push({ type: 'agent', username, agent });
+  if (own.agentSocket !== null) methods.push({ type: 'agent', username, agent: own.agentSocket });
   for (const file of ['id_ed25519', 'id_ecdsa', 'id_rsa']) {
-    const key = readIfThere(join(home, '.ssh', file));
+    const key = readIfThere(join(own.home, '.ssh', file));
     if (key !== null && !isUnusable(key)) methods.push({ type: 'publickey', username, key });
   }
   return methods;

@@ -10,9 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Client, ClientChannel } from 'ssh2';
 import { PhaulError } from '../failure/phaul-error.js';
-import type { AgentConfig } from './config.js';
 import { dialUnix, type PeerLink } from './peer-link.js';
-import { logIn, type SshTarget } from './ssh-login.js';
+import { logIn, type SshCredentials, type SshTarget } from './ssh-login.js';
 
 /** Where phaul may be when a login without a terminal has a short PATH. */
 const remotePath = 'PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"';
@@ -24,10 +23,15 @@ function remoteCommand(...args: readonly string[]): string {
 }
 
 /** Throws what ssh-login.ts throws, and `not-installed` or `agent-not-started`. */
-export async function dialSsh(target: SshTarget, config: AgentConfig, signal?: AbortSignal): Promise<PeerLink> {
-  const tunnel = await SshTunnel.open(target);
+export async function dialSsh(
+  target: SshTarget,
+  ourName: string,
+  own: SshCredentials,
+  signal?: AbortSignal,
+): Promise<PeerLink> {
+  const tunnel = await SshTunnel.open(target, own);
   try {
-    const link = await dialUnix(tunnel.socketPath, `${target.user}@${target.host}`, config.hostName, signal);
+    const link = await dialUnix(tunnel.socketPath, `${target.user}@${target.host}`, ourName, signal);
     return {
       ...link,
       [Symbol.asyncDispose]: async () => {
@@ -45,20 +49,22 @@ class SshTunnel implements AsyncDisposable {
   readonly socketPath: string;
   readonly #folder: string;
   readonly #target: SshTarget;
+  readonly #own: SshCredentials;
   readonly #listener: Server;
   readonly #sockets = new Set<Socket>();
   #client: Promise<Client> | null = null;
 
-  private constructor(target: SshTarget) {
+  private constructor(target: SshTarget, own: SshCredentials) {
     this.#target = target;
+    this.#own = own;
     // mkdtemp makes it 0700.
     this.#folder = mkdtempSync(join(tmpdir(), 'phaul-ssh-'));
     this.socketPath = join(this.#folder, 's');
     this.#listener = createServer((socket) => void this.#forward(socket));
   }
 
-  static async open(target: SshTarget): Promise<SshTunnel> {
-    const tunnel = new SshTunnel(target);
+  static async open(target: SshTarget, own: SshCredentials): Promise<SshTunnel> {
+    const tunnel = new SshTunnel(target, own);
     try {
       await tunnel.#connected();
       await new Promise<void>((resolve, reject) => {
@@ -82,7 +88,7 @@ class SshTunnel implements AsyncDisposable {
   }
 
   async #connect(): Promise<Client> {
-    const client = await logIn(this.#target);
+    const client = await logIn(this.#target, this.#own);
     client.once('close', () => {
       this.#client = null;
     });

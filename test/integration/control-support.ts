@@ -8,6 +8,7 @@ import { type IssuedCertificates, issueCertificates, parseCertifiedHost } from '
 import { type AgentConfig, parseConfig } from '../../src/agent/config.js';
 import type { AgentDuties } from '../../src/agent/duties.js';
 import type { FrontDoorLimits, PageEntrance } from '../../src/agent/front-door.js';
+import { RunLock } from '../../src/agent/run-folder.js';
 import { AgentServer } from '../../src/agent/server.js';
 import { PhaulError } from '../../src/failure/phaul-error.js';
 import { defaultOrder, type MigrationOrder } from '../../src/migration/order.js';
@@ -125,8 +126,22 @@ export async function agent(
   ofDuties: AgentDuties,
   pages: PageEntrance = new Pages(),
   limits?: FrontDoorLimits,
-): Promise<AgentServer> {
-  return AgentServer.open(ofConfig, ofDuties, pages, silent, limits);
+): Promise<AsyncDisposable & { readonly socketPath: string; readonly tcpPort: number | null }> {
+  const lock = RunLock.take(ofConfig.runDirectory);
+  try {
+    const server = await AgentServer.open(ofConfig, lock, ofDuties, pages, silent, limits);
+    return {
+      socketPath: server.socketPath,
+      tcpPort: server.tcpPort,
+      [Symbol.asyncDispose]: async () => {
+        await server[Symbol.asyncDispose]();
+        lock[Symbol.dispose]();
+      },
+    };
+  } catch (thrown) {
+    lock[Symbol.dispose]();
+    throw thrown;
+  }
 }
 
 export function order(id: string, changes: Partial<MigrationOrder> = {}): MigrationOrder {
