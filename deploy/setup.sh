@@ -49,7 +49,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 need_packages() {
   wanted=
   # tool:package
-  for pair in g++:build-essential make:build-essential python3:python3 ip:iproute2 nft:nftables ps:procps \
+  for pair in g++:build-essential make:build-essential python3:python3 openssl:openssl ip:iproute2 nft:nftables ps:procps \
     nsenter:util-linux setpriv:util-linux flock:util-linux; do
     has "${pair%%:*}" || wanted="$wanted ${pair#*:}"
   done
@@ -114,8 +114,12 @@ need_node() {
 
 use_node() {
   node=$(cat "$notes/node")
-  PATH=$node_prefix/node_modules/.bin:$PATH
-  case $node in "$node_prefix"/*) export PATH ;; *) PATH=${PATH#"$node_prefix/node_modules/.bin:"} ;; esac
+  case $node in
+    "$node_prefix"/*)
+      PATH=$node_prefix/node_modules/.bin:$PATH
+      export PATH
+      ;;
+  esac
 }
 
 need_modules() {
@@ -197,7 +201,11 @@ link_command() {
 }
 
 become_node() {
-  if [ -e "$notes/node" ] && [ -x "$(cat "$notes/node")" ]; then use_node; else node=$(command -v node) || fail "Node.js is missing" "run $root/phaul setup"; fi
+  if [ -e "$notes/node" ] && [ -x "$(cat "$notes/node")" ]; then
+    use_node
+  else
+    node=$(command -v node) || fail "Node.js is missing" "run $root/phaul setup"
+  fi
   # The pool is shared by file access and compression; libuv reads this once, at its first use.
   UV_THREADPOOL_SIZE=${UV_THREADPOOL_SIZE:-$(($(nproc) + 4))}
   export UV_THREADPOOL_SIZE

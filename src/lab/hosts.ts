@@ -45,6 +45,7 @@ export class Lab implements AsyncDisposable {
   readonly #hosts = new Map<string, LabHost>();
   /** Pairs that are cut, and the tables that were made for it. */
   readonly #cuts = new Set<string>();
+  #ending: Promise<void> | null = null;
 
   private constructor(id: string, folder: string, bridge: ChildProcess) {
     this.id = id;
@@ -132,6 +133,7 @@ export class Lab implements AsyncDisposable {
       await host.check(['ip', 'addr', 'add', `${host.ip4}/24`, 'dev', host.device]);
       if (host.ip6 !== null) await host.check(['ip', 'addr', 'add', `${host.ip6}/64`, 'dev', host.device, 'nodad']);
       await host.check(['ip', 'link', 'set', host.device, 'up']);
+      if (this.#ending !== null) throw new Error(`lab ${this.id} has ended`);
       this.#hosts.set(name, host);
       return host;
     } catch (error) {
@@ -190,15 +192,15 @@ export class Lab implements AsyncDisposable {
     ]);
   }
 
+  /** May be called again, and while hosts are still being added: those are removed too. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const failures: unknown[] = [];
-    for (const host of this.#hosts.values()) {
-      try {
-        await host[Symbol.asyncDispose]();
-      } catch (error) {
-        failures.push(error);
-      }
-    }
+    this.#ending ??= this.#end();
+    await this.#ending;
+  }
+
+  async #end(): Promise<void> {
+    const ends = [...this.#hosts.values()].map((host) => host[Symbol.asyncDispose]());
+    const failures = (await Promise.allSettled(ends)).flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
     this.#hosts.clear();
     if (this.#switch.exitCode === null && this.#switch.signalCode === null) {
       const gone = once(this.#switch, 'exit');
