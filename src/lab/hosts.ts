@@ -111,6 +111,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async addHost(name: HostName, options: HostOptions = {}): Promise<LabHost> {
+    if (this.#ending !== null) throw new Error(`lab ${this.id} has ended`);
     const number = reservedNames.indexOf(name) + 1;
     const folder = join(this.folder, name);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
