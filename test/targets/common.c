@@ -5,20 +5,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char *control_path;
 static const char *report_path;
+static const char *work_path;
 
 static void print_help(const char *name, const char *purpose, const struct target_option *options) {
   printf("%s: %s\n\nusage: %s [options]\n", name, purpose, name);
   printf("  --control FILE  print the ready line here (default: standard output)\n");
+  printf("  --dir DIR       work in this folder (default: the current one)\n");
   printf("  --report FILE   write `ok ...` or `bad ...` here on SIGUSR1 (default: standard output)\n");
   for (const struct target_option *option = options; option != NULL && option->name != NULL; option++)
     printf("  --%s %s  %s\n", option->name, option->value == NULL ? "" : option->value, option->help);
@@ -35,9 +39,13 @@ void target_begin(int argc, char **argv, const char *purpose, const struct targe
       exit(0);
     }
     const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-    if (strcmp(argv[i], "--control") == 0 || strcmp(argv[i], "--report") == 0) {
-      if (value == NULL) target_usage("%s needs a file", argv[i]);
-      *(argv[i][2] == 'c' ? &control_path : &report_path) = value;
+    const char **common = strcmp(argv[i], "--control") == 0  ? &control_path
+                          : strcmp(argv[i], "--report") == 0 ? &report_path
+                          : strcmp(argv[i], "--dir") == 0    ? &work_path
+                                                             : NULL;
+    if (common != NULL) {
+      if (value == NULL) target_usage("%s needs a path", argv[i]);
+      *common = value;
       i++;
       continue;
     }
@@ -55,6 +63,7 @@ void target_begin(int argc, char **argv, const char *purpose, const struct targe
     i++;
   }
 
+  if (work_path != NULL && chdir(work_path) != 0) target_die("cd %s", work_path);
   sigset_t orders;
   sigemptyset(&orders);
   sigaddset(&orders, SIGUSR1);
@@ -129,6 +138,15 @@ void target_die(const char *format, ...) {
   va_end(arguments);
   fprintf(stderr, ": %s\n", strerror(error));
   exit(2);
+}
+
+void target_skip(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vfprintf(stderr, format, arguments);
+  va_end(arguments);
+  fprintf(stderr, "\n");
+  exit(77);
 }
 
 void target_usage(const char *format, ...) {
@@ -206,4 +224,69 @@ bool target_read_all(int fd, void *data, size_t length) {
   return true;
 }
 
-const char *target_report_path(void) { return report_path; }
+/* Parents' ends: a child must not keep its siblings' open, or they would never read the end. */
+static int child_sockets[64];
+static unsigned child_count;
+
+int target_child(int (*body)(int socket), int *pid) {
+  int ends[2];
+  if (child_count == sizeof child_sockets / sizeof *child_sockets) target_usage("too many children");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) target_die("socketpair");
+  *pid = fork();
+  if (*pid < 0) target_die("fork");
+  if (*pid > 0) {
+    close(ends[1]);
+    child_sockets[child_count++] = ends[0];
+    return ends[0];
+  }
+  close(ends[0]);
+  for (unsigned i = 0; i < child_count; i++) close(child_sockets[i]);
+  child_count = 0;
+  _exit(body(ends[1]));
+}
+
+int target_ask_child(int socket, char question) {
+  char answer;
+  if (send(socket, &question, 1, MSG_NOSIGNAL) != 1 || !target_readable(socket, 10000)) return -1;
+  return target_read_all(socket, &answer, 1) ? answer : -1;
+}
+
+bool target_readable(int fd, int ms) {
+  struct pollfd poller = {.fd = fd, .events = POLLIN};
+  uint64_t end = target_now() + (uint64_t)ms * 1000000;
+  for (;;) {
+    int ready = poll(&poller, 1, ms);
+    if (ready >= 0) return ready == 1;
+    uint64_t now = target_now();
+    ms = now >= end ? 0 : (int)((end - now) / 1000000);
+  }
+}
+
+static bool read_status(int pid, char *text, size_t size) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/status", pid == 0 ? (int)getpid() : pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  ssize_t got = read(fd, text, size - 1);
+  close(fd);
+  if (got <= 0) return false;
+  text[got] = '\0';
+  return true;
+}
+
+bool target_status_line(int pid, const char *key, char *value, size_t size) {
+  char text[8192], pattern[64];
+  if (!read_status(pid, text, sizeof text)) return false;
+  snprintf(pattern, sizeof pattern, "\n%s:", key);
+  char *line = strstr(text, pattern);
+  if (line == NULL) return false;
+  line += strlen(pattern);
+  line += strspn(line, " \t");
+  snprintf(value, size, "%.*s", (int)strcspn(line, "\n"), line);
+  return true;
+}
+
+char target_state(int pid) {
+  char value[64];
+  return target_status_line(pid, "State", value, sizeof value) ? value[0] : '?';
+}

@@ -24,8 +24,8 @@ struct target_option {
 };
 
 /**
- * Reads --control FILE, --report FILE, --help and the target's own options (a table that ends with a NULL name, or
- * NULL), and blocks SIGUSR1 and SIGTERM, so that no later moment can lose them. Threads and children inherit that.
+ * Reads --control FILE, --report FILE, --dir DIR, --help and the target's own options (a table that ends with a NULL
+ * name, or NULL), goes to the folder, and blocks SIGUSR1 and SIGTERM, so that no later moment can lose them. Threads and children inherit that.
  */
 void target_begin(int argc, char **argv, const char *purpose, const struct target_option *options);
 
@@ -46,6 +46,9 @@ void target_report(bool ok, const char *text);
 
 /** A set-up step that failed: message with errno to standard error, exit status 2. */
 void target_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/** What the target shows is not possible on this machine: message, exit status 77. */
+void target_skip(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 /** A wrong command line: message, exit status 64. */
 void target_usage(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -71,7 +74,23 @@ void target_write_all(int fd, const void *data, size_t length);
 /** read() of exactly `length` bytes; false at the end of the file or an error (errno is 0 at the end). */
 bool target_read_all(int fd, void *data, size_t length);
 
-/** The report's path, or NULL; with a suffix for a helper process of the target. */
-const char *target_report_path(void);
+/**
+ * A child of the target, forked with a socket pair to its parent: `body(socket)` runs in the child, which then exits
+ * with its result. SIGUSR1 stays blocked in it, SIGTERM and the parent's death do not matter: it ends when it reads the
+ * end of its socket. Returns the parent's end; the pid is stored.
+ */
+int target_child(int (*body)(int socket), int *pid);
+
+/** Sends one byte to a child and waits at most 10 s for its one-byte answer; -1: none came. */
+int target_ask_child(int socket, char question);
+
+/** Whether the descriptor becomes readable within `ms`. */
+bool target_readable(int fd, int ms);
+
+/** One line `key: value` of /proc/PID/status into `value` (pid 0: self); false if there is none. */
+bool target_status_line(int pid, const char *key, char *value, size_t size);
+
+/** The state letter of a process (R, S, T, Z ...), '?' if it does not exist. */
+char target_state(int pid);
 
 #endif
