@@ -1,0 +1,114 @@
+/** Which tasks there are, and whether one is still the one that was meant: /proc/PID/stat (proc_pid_stat(5)). */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { errnoOf } from '../failure/phaul-error.js';
+import type { TaskIdentity, TreeIdentity } from '../migration/ports.js';
+
+export interface TaskStat {
+  readonly pid: number;
+  readonly comm: string;
+  /** R, S, D, Z, T, t, X, I. */
+  readonly state: string;
+  readonly parent: number;
+  readonly processGroup: number;
+  readonly session: number;
+  /** Device number of the controlling terminal, 0 for none. */
+  readonly terminal: number;
+  /** Clock ticks since boot. */
+  readonly startTime: number;
+  readonly threads: number;
+  readonly residentPages: number;
+}
+
+/** Null when there is no such task. */
+export function readStat(pid: number): TaskStat | null {
+  const text = readProc(`/proc/${pid}/stat`);
+  if (text === null) return null;
+  // comm may hold spaces and parentheses: it ends at the last one.
+  const open = text.indexOf('(');
+  const close = text.lastIndexOf(')');
+  const fields = text.slice(close + 2).split(' ');
+  const field = (number: number): number => Number(fields[number - 3]);
+  return {
+    pid: Number(text.slice(0, open - 1)),
+    comm: text.slice(open + 1, close),
+    state: fields[0] ?? '?',
+    parent: field(4),
+    processGroup: field(5),
+    session: field(6),
+    terminal: field(7),
+    startTime: field(22),
+    threads: field(20),
+    residentPages: field(24),
+  };
+}
+
+/** True when this very task still exists and has not ended (a zombie has). */
+export function isSameTask(task: TaskIdentity): boolean {
+  const stat = readStat(task.pid);
+  return stat !== null && stat.startTime === task.startTime && stat.state !== 'Z' && stat.state !== 'X';
+}
+
+/** Pids of a tree, root first. Goes through the children of every thread: those of other threads do not stand with the first (dangers.md 54). */
+export function treeOf(root: number): number[] {
+  const pids: number[] = [];
+  const visit = (pid: number): void => {
+    pids.push(pid);
+    for (const thread of threadsOf(pid)) {
+      const children = readProc(`/proc/${pid}/task/${thread}/children`) ?? '';
+      for (const child of children.split(' ').filter((word) => word.trim() !== '')) visit(Number(child));
+    }
+  };
+  if (readStat(root) !== null) visit(root);
+  return pids;
+}
+
+function threadsOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch (thrown) {
+    if (isGone(thrown)) return [];
+    throw thrown;
+  }
+}
+
+/** Identities of these pids; those that are gone are left out. */
+export function identitiesOf(pids: readonly number[]): TaskIdentity[] {
+  return pids.flatMap((pid) => {
+    const stat = readStat(pid);
+    return stat === null ? [] : [{ pid, startTime: stat.startTime }];
+  });
+}
+
+/** The tree below `root` as it is now; no tasks when the root is gone. */
+export function treeIdentity(root: number): TreeIdentity {
+  return { bootId: bootId(), pidNamespace: pidNamespace('self'), tasks: identitiesOf(treeOf(root)) };
+}
+
+/** Random at each boot of the kernel. */
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+}
+
+/** Inode of a task's pid namespace; 0 when the task is gone. */
+export function pidNamespace(pid: number | 'self'): number {
+  try {
+    return statSync(`/proc/${pid}/ns/pid`).ino;
+  } catch (thrown) {
+    if (isGone(thrown)) return 0;
+    throw thrown;
+  }
+}
+
+/** A file of /proc, null when its task is gone. */
+export function readProc(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (thrown) {
+    if (isGone(thrown)) return null;
+    throw thrown;
+  }
+}
+
+function isGone(thrown: unknown): boolean {
+  return errnoOf(thrown) === 'ENOENT' || errnoOf(thrown) === 'ESRCH';
+}
