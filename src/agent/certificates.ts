@@ -6,13 +6,12 @@
  * key usage: an operator's certificate cannot serve (dangers.md 16).
  */
 
-import { execFile } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { PhaulError } from '../failure/phaul-error.js';
+import { runCommand } from '../host/command.js';
 import { namePattern } from './caller.js';
 
 /** Hosts are renewed by hand; two years and a quarter is the longest that common checkers accept. */
@@ -53,7 +52,7 @@ export function parseCertifiedHost(text: string): CertifiedHost {
 
 /**
  * Makes the CA in `folder` if it is not there, and a certificate for each host and for the operator. Keys are EC P-256,
- * 0600 in a 0700 folder. Throws `certificate-exists` before anything is made, `openssl-missing` or `openssl-failed`.
+ * 0600 in a 0700 folder. Throws `certificate-exists` before anything is made; `command-failed` when openssl fails.
  */
 export async function issueCertificates(
   folder: string,
@@ -82,6 +81,11 @@ export async function issueCertificates(
           extendedKeyUsage: 'clientAuth',
         });
   return { ca, hosts: issued, operator: forOperator };
+}
+
+/** True when the authority in `folder` has made a certificate for this operator already. */
+export function operatorIsThere(folder: string, operator: string): Promise<boolean> {
+  return exists(join(folder, `${operatorFile(operator)}.pem`));
 }
 
 function operatorFile(name: string): string {
@@ -149,7 +153,11 @@ async function openssl(
       '-out',
       files.certificate,
     ];
-    await promisify(execFile)('openssl', [...request, ...key, ...args]);
+    await runCommand(['openssl', ...request, ...key, ...args], {
+      input: null,
+      timeoutMs: 30_000,
+      signal: new AbortController().signal,
+    });
     await chmod(files.key, 0o600);
   } finally {
     await rm(scratch, { recursive: true, force: true });

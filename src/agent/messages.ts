@@ -86,7 +86,7 @@ const eventKinds: readonly string[] = [
 ] satisfies MigrationEvent['kind'][];
 
 /** An event from the agent that the operator commands; null for a kind of a later version, which is skipped. */
-export function eventFromWire(sent: phaul.v1.Event): MigrationEvent | null {
+export function eventFromWire(sent: { readonly event: string }): MigrationEvent | null {
   const event = JSON.parse(sent.event) as MigrationEvent;
   return eventKinds.includes(event.kind) ? event : null;
 }

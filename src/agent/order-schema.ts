@@ -2,11 +2,11 @@
  * The documents that travel as JSON between agents and from the operator, parsed to their types before anything is done
  * with them: every value of a peer that reaches nft, ip, argv or a path has passed here (dangers.md 15).
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import { z } from 'zod';
 import { PhaulError } from '../failure/phaul-error.js';
 import type { AddressOrder, MigrationOrder } from '../migration/order.js';
 import type { DeliveredImage, LandingRequest } from '../migration/ports.js';
+import { formatAddress, parseAddressOrder } from '../network/address.js';
 
 /** Names folders, cgroups and nft tables; the first character is no dash, so that no tool reads it as an option. */
 export const migrationIdPattern = /^[a-z0-9][a-z0-9-]{0,31}$/;
@@ -29,27 +29,15 @@ const milliseconds = z
 /** An engine argument: one line, so that it stays one value in configuration files and logs. */
 const engineValue = withoutNul.refine((text) => text !== '' && !text.includes('\n'), 'must be one non-empty line');
 
-// IFNAMSIZ is 16 with the NUL; the kernel forbids '/', ':' and white space (net/core/dev.c, dev_valid_name).
-const deviceName = z
-  .string()
-  .regex(/^[A-Za-z0-9_.@-]{1,15}$/)
-  .refine((name) => name !== '.' && name !== '..' && !name.startsWith('-'));
-
+/** The same rules as for what an operator types: canonical, movable, and a device name that is one word. */
 const address = z
   .object({
     family: z.union([z.literal(4), z.literal(6)]),
     ip: z.string().max(45),
-    prefixLength: z.number().int().min(0).max(128).nullable(),
-    device: deviceName.nullable(),
+    prefixLength: z.number().int().nullable(),
+    device: z.string().max(15).nullable(),
   })
-  .refine(
-    (value) => (value.family === 4 ? isIPv4(value.ip) : isIPv6(value.ip) && !value.ip.includes('%')),
-    'ip is not of its family',
-  )
-  .refine(
-    (value) => value.family === 6 || (value.prefixLength ?? 0) <= 32,
-    'prefix length of an IPv4 address is at most 32',
-  ) satisfies z.ZodType<AddressOrder>;
+  .refine(isParsedAddress, 'is no address that can move') satisfies z.ZodType<AddressOrder>;
 
 const engine = z.object({
   fileLocks: z.boolean(),
@@ -137,6 +125,16 @@ export function parseLandingRequest(json: string): LandingRequest {
 /** Throws `bad-message`. */
 export function parseDelivered(images: unknown): DeliveredImage[] {
   return parsed(delivered, images, 'list of images');
+}
+
+function isParsedAddress(value: AddressOrder): boolean {
+  try {
+    const parsed = parseAddressOrder(formatAddress(value));
+    return parsed.family === value.family && parsed.ip === value.ip && parsed.device === value.device;
+  } catch {
+    // What the parser refuses is no address; zod tells where it stood.
+    return false;
+  }
 }
 
 function fromJson(json: string, what: string): unknown {

@@ -8,7 +8,17 @@ import { rpc } from '../../src/agent/rpc-service.js';
 import { readTlsIdentity } from '../../src/agent/tls-identity.js';
 import { PhaulError } from '../../src/failure/phaul-error.js';
 import { Lifetime } from '../../src/migration/lifetime.js';
-import { agent, certificates, codeOf, config, duties, Folder, landingRequest, Pages } from './control-support.js';
+import {
+  agent,
+  certificates,
+  codeOf,
+  config,
+  duties,
+  Folder,
+  landingRequest,
+  Pages,
+  tlsOf,
+} from './control-support.js';
 
 const loopback = '127.0.0.1';
 
@@ -141,7 +151,7 @@ describe('agents over mutual TLS', () => {
     const stranger = config(folder.path, { name: 'a', certificates: elsewhere.path });
     expect(await codeOf(dial(to, stranger))).toBe('certificate-refused');
     // Trusts the server, but shows a certificate of its own making.
-    const half = { ...stranger, tls: { ...stranger.tls!, ca: a.tls!.ca } };
+    const half = { ...stranger, tls: { ...tlsOf(stranger), ca: tlsOf(a).ca } };
     expect(await codeOf(dial(to, half))).toBe('certificate-refused');
     expect(await codeOf(dial(to.replace(loopback, 'localhost'), a))).toBe('certificate-refused');
     expect(await codeOf(dial(to, { ...a, tls: null }))).toBe('no-certificate');
@@ -166,7 +176,7 @@ describe('agents over mutual TLS', () => {
     expect(silentOnes[2]).toBeGreaterThan(500);
     expect(silentOnes[5]).toBeLessThan(1500);
     // After TLS, too.
-    const { context } = readTlsIdentity(a.tls!);
+    const { context } = readTlsIdentity(tlsOf(a));
     const mute = connectTls({ port, host: loopback, secureContext: context });
     mute.write('PRI');
     const closed = Date.now();

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { type IssuedCertificates, issueCertificates, parseCertifiedHost } from '../../src/agent/certificates.js';
-import { type AgentConfig, parseConfig } from '../../src/agent/config.js';
+import { type AgentConfig, parseConfig, type TlsFiles } from '../../src/agent/config.js';
 import type { AgentDuties } from '../../src/agent/duties.js';
 import type { FrontDoorLimits, PageEntrance } from '../../src/agent/front-door.js';
 import { RunLock } from '../../src/agent/run-folder.js';
@@ -57,6 +57,11 @@ export function config(folder: string, wishes: ConfigWishes): AgentConfig {
     stateDirectory: join(folder, 'state'),
   });
   return parseConfig(text, 'test', { PHAUL_RUN_DIR: join(folder, `run-${wishes.name}`) });
+}
+
+export function tlsOf(ofConfig: AgentConfig): TlsFiles {
+  if (ofConfig.tls === null) throw new Error('this configuration has no certificates');
+  return ofConfig.tls;
 }
 
 export class Pages implements PageEntrance {
