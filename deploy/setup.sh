@@ -151,10 +151,12 @@ need_build() {
   rm -f "$notes/engine"
 }
 
-# Folders count too: their time tells of files that were removed.
+# Folders count too: their time tells of files that were removed. Not src itself, in which the build makes src/gen.
 newer_than_build() {
-  (cd "$root" && find native proto src test binding.gyp package.json package-lock.json tsconfig.json deploy/setup.sh \
-    -path src/gen -prune -o -newer "$notes/built" -print 2>/dev/null | head -n 1)
+  (cd "$root" && {
+    find native proto src test -mindepth 1 -path src/gen -prune -o -newer "$notes/built" -print
+    find binding.gyp package.json package-lock.json tsconfig.json deploy/setup.sh -newer "$notes/built"
+  } | head -n 1)
 }
 
 # What serves one kernel may not serve the next.
