@@ -44,22 +44,17 @@ export function listAddresses(interfaces: readonly NetworkInterface[]): readonly
   return interfaces.flatMap((each) => each.addresses);
 }
 
-/** Where the address of an order is already, or null. A given device narrows the search. */
-export function findAddress(order: AddressOrder, interfaces: readonly NetworkInterface[]): LocalAddress | null {
-  return (
-    listAddresses(interfaces).find(
-      (each) => each.ip === order.ip && (order.device === null || each.device === order.device),
-    ) ?? null
-  );
+/** Where an address stands on this host, or null. */
+export function findAddress(ip: string, interfaces: readonly NetworkInterface[]): LocalAddress | null {
+  return listAddresses(interfaces).find((each) => each.ip === ip) ?? null;
 }
 
 /**
- * The interface for an address: the given one, else the one that has it, else the one whose subnet holds it (longest
- * prefix first).
+ * The interface on which an address is to stand: the given one, else the one whose subnet holds it (longest prefix first).
  * @throws PhaulError `no-device-for-address`
  */
 export function deviceFor(order: AddressOrder, interfaces: readonly NetworkInterface[]): NetworkInterface {
-  const named = order.device ?? findAddress(order, interfaces)?.device ?? bestSubnet(order, interfaces);
+  const named = order.device ?? bestSubnet(order, interfaces);
   const device = interfaces.find((each) => each.name === named);
   if (device !== undefined) return device;
   throw new PhaulError({

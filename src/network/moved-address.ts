@@ -22,16 +22,17 @@ export interface PlacedAddress {
 }
 
 /**
- * Where the address stands on this host, with the prefix length that it really has.
+ * Where the address stands on the source, with the prefix length that it really has. The device of the order is that of
+ * the destination.
  * @throws PhaulError `address-not-here`
  */
 export function placeHere(order: AddressOrder, interfaces: readonly NetworkInterface[]): PlacedAddress {
-  const found = findAddress(order, interfaces);
+  const found = findAddress(order.ip, interfaces);
   if (found !== null)
     return { family: found.family, ip: found.ip, prefixLength: found.prefixLength, device: found.device };
   throw new PhaulError({
     code: 'address-not-here',
-    what: `${order.ip} is not an address of this host${order.device === null ? '' : ` on ${order.device}`}.`,
+    what: `${order.ip} is not an address of this host.`,
     remedy: 'Look at `ip addr` on this host and name an address that it has.',
   });
 }
