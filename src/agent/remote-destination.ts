@@ -13,12 +13,13 @@ import type {
   Ready,
   Running,
 } from '../migration/ports.js';
+import { PageSender } from '../pages/sender.js';
 import { Heartbeat } from './heartbeat.js';
 import { findingFromWire, runningFromWire } from './messages.js';
 import type { PeerLink } from './peer-link.js';
 import { rpc } from './rpc-service.js';
 
-/** An image sink on a page connection; `PageSender` of src/pages. */
+/** An image sink on a page connection: a PageSender, or a test's. */
 export type PageConnection = ImageSink & AsyncDisposable;
 export type ConnectPages = (
   connection: Socket,
@@ -36,7 +37,7 @@ export class RemoteDestination implements DestinationHost {
   readonly #connectPages: ConnectPages;
 
   /** Does not own the link. */
-  constructor(link: PeerLink, connectPages: ConnectPages) {
+  constructor(link: PeerLink, connectPages: ConnectPages = PageSender.connect) {
     this.#link = link;
     this.#connectPages = connectPages;
   }

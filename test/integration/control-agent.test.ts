@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { dial } from '../../src/agent/dial.js';
@@ -8,6 +8,8 @@ import { rpc } from '../../src/agent/rpc-service.js';
 import { readTlsIdentity } from '../../src/agent/tls-identity.js';
 import { PhaulError } from '../../src/failure/phaul-error.js';
 import { Lifetime } from '../../src/migration/lifetime.js';
+import { PageDoor } from '../../src/pages/door.js';
+import { PageSender } from '../../src/pages/sender.js';
 import {
   agent,
   certificates,
@@ -21,6 +23,7 @@ import {
 } from './control-support.js';
 
 const loopback = '127.0.0.1';
+let token: Uint8Array = Buffer.alloc(32);
 
 async function twoHosts(folder: Folder, changes: { peers?: unknown; operators?: string[] } = {}) {
   await certificates(folder.path, `a,${loopback}`, `b,${loopback}`, 'c');
@@ -203,6 +206,34 @@ describe('agents over mutual TLS', () => {
     await new Promise((resolve) => admitted.once('data', resolve));
     expect(pages.admitted).toHaveLength(1);
     admitted.destroy();
+  });
+
+  it('danger 17: the token of one migration opens its page connection once', async () => {
+    using folder = new Folder();
+    const { a, b, to } = await twoHosts(folder);
+    const door = new PageDoor();
+    await using _server = await agent(b, duties('b'), door);
+    await using link = await dial(to, a);
+    const admitted = new Promise<Socket>((resolve) => {
+      token = door.expect('m1', ({ connection }) => resolve(connection as Socket));
+    });
+    await expect(PageSender.connect(await link.openPages(), { migrationId: 'm2', token })).rejects.toThrow();
+    await expect(
+      PageSender.connect(await link.openPages(), { migrationId: 'm1', token: Buffer.alloc(32) }),
+    ).rejects.toThrow();
+    const connection = await link.openPages();
+    const sender = await PageSender.connect(connection, { migrationId: 'm1', token });
+    await expect(PageSender.connect(await link.openPages(), { migrationId: 'm1', token })).rejects.toThrow();
+    const received = await admitted;
+    let bytes = 0;
+    received.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+    });
+    received.resume();
+    const megabyte = Buffer.alloc(2 ** 20, 3);
+    for (let count = 0; count < 16; count++) await sender.write('pages-1.img', megabyte);
+    await expect.poll(() => bytes).toBeGreaterThan(16 * 2 ** 20);
+    connection.destroy();
   });
 
   it('refuse an unknown protocol with both lists', async () => {
