@@ -1,7 +1,7 @@
 /** `./phaul demo` as a user runs it, small. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -30,16 +30,16 @@ async function demo(onLine: (line: string, pid: number) => void = () => {}): Pro
   return { code, output, labId: /phaul-demo-[0-9a-f]+/.exec(output)?.[0] ?? 'none' };
 }
 
+const devices = (): string[] => readdirSync('/sys/class/net').sort();
+
 function leftBehind(labId: string): string[] {
-  const folders = [tmpdir(), cgroup2Mount() ?? tmpdir()].flatMap((folder) => readdirSync(folder));
-  return [
-    ...folders.filter((name) => name.includes(labId)),
-    ...readdirSync('/sys/class/net').filter((name) => name === 'br0'),
-  ];
+  const folders = [tmpdir(), cgroup2Mount() ?? tmpdir()];
+  return folders.flatMap((folder) => readdirSync(folder)).filter((name) => name.includes(labId));
 }
 
 describe.skipIf(process.getuid?.() !== 0)('./phaul demo (needs root)', () => {
   it('ends well twice in a row, side by side with another, and leaves nothing behind', async () => {
+    const before = devices();
     const runs = [await demo(), ...(await Promise.all([demo(), demo()]))];
     for (const run of runs) {
       expect(run.code, run.output).toBe(0);
@@ -48,6 +48,7 @@ describe.skipIf(process.getuid?.() !== 0)('./phaul demo (needs root)', () => {
       expect(leftBehind(run.labId)).toEqual([]);
     }
     expect(new Set(runs.map((run) => run.labId)).size).toBe(3);
+    expect(devices()).toEqual(before);
   });
 
   it.each(['SIGINT', 'SIGTERM'] as const)('ended by %s it cleans up, and says that it was ended', async (signal) => {
@@ -59,9 +60,8 @@ describe.skipIf(process.getuid?.() !== 0)('./phaul demo (needs root)', () => {
     expect(leftBehind(run.labId)).toEqual([]);
   });
 
-  it('refuses wrong arguments without making anything', async () => {
+  it('refuses wrong arguments', async () => {
     const child = spawn(process.execPath, [join(packageRoot, 'dist', 'src', 'demo', 'main.js'), '--mib', 'lots']);
     expect((await once(child, 'exit'))[0]).toBe(2);
-    expect(existsSync('/sys/class/net/br0')).toBe(false);
   });
 });
