@@ -75,6 +75,8 @@ export function answers(socketPath: string): Promise<boolean> {
 
 /** Out of the cgroup of the login session, which may be killed when the session ends (logind.conf(5), KillUserProcesses). */
 function intoOwnCgroup(pid: number): void {
+  // In the root already: no session's end reaches it there, and nothing has to be made that would stay behind.
+  if (/^0::\/$/m.test(readFileSync('/proc/self/cgroup', 'utf8'))) return;
   const mount = /^\S+ \S+ \S+ (\/\S*) (\S+) .* - cgroup2 /m.exec(readFileSync('/proc/self/mountinfo', 'utf8'));
   if (mount?.[2] === undefined) return;
   const folder = join(mount[2], 'phaul-agent');

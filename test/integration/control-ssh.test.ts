@@ -71,7 +71,8 @@ class SshServer implements AsyncDisposable {
   }
 
   trust(key: 'hostkey' | 'otherkey' | null): void {
-    const text = key === null ? '' : `[127.0.0.1]:${this.port} ${readFileSync(join(this.#folder, `${key}.pub`), 'utf8')}`;
+    const text =
+      key === null ? '' : `[127.0.0.1]:${this.port} ${readFileSync(join(this.#folder, `${key}.pub`), 'utf8')}`;
     writeFileSync(join(this.home, '.ssh', 'known_hosts'), text);
   }
 
@@ -90,6 +91,7 @@ class SshServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
     this.#child.kill('SIGTERM');
     await ended;
@@ -97,7 +99,9 @@ class SshServer implements AsyncDisposable {
 }
 
 describe('ssh', () => {
-  it('reaches the agent of a host that has phaul, with control and pages, and again after the connection was lost', { timeout: 60_000 }, async (ctx) => {
+  it('reaches the agent of a host that has phaul, with control and pages, and again after the connection was lost', {
+    timeout: 60_000,
+  }, async (ctx) => {
     if (missing !== null) return ctx.skip(missing);
     using folder = new Folder();
     const there = config(folder.path, { name: 'b' });
@@ -124,12 +128,22 @@ describe('ssh', () => {
     pages.destroy();
 
     // Every session of this sshd ends; the agent does not notice, and the next call comes through.
-    const sessions = execFileSync('sh', ['-c', `ss -Htnp state established "( sport = :${server.port} )" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u`]);
-    const pids = sessions.toString().split('\n').filter((line) => line !== '').map(Number);
+    const sessions = execFileSync('sh', [
+      '-c',
+      `ss -Htnp state established "( sport = :${server.port} )" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u`,
+    ]);
+    const pids = sessions
+      .toString()
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number);
     expect(pids.length).toBeGreaterThan(0);
     for (const pid of pids) process.kill(pid, 'SIGKILL');
     await expect
-      .poll(() => codeOf(link.rpc.call(rpc.heartbeat, { id: 'm1' }, { timeoutMs: 5000 })), { timeout: 20_000, interval: 200 })
+      .poll(() => codeOf(link.rpc.call(rpc.heartbeat, { id: 'm1' }, { timeoutMs: 5000 })), {
+        timeout: 20_000,
+        interval: 200,
+      })
       .toBe('no failure');
   });
 
@@ -144,12 +158,37 @@ describe('ssh', () => {
     server.trust('otherkey');
     const mismatch = dial(server.destination, ours, server.credentials);
     expect(await codeOf(mismatch)).toBe('host-key-mismatch');
-    await expect(mismatch).rejects.toMatchObject({ remedy: expect.stringContaining(`ssh-keygen -R '[127.0.0.1]:${server.port}'`) });
+    await expect(mismatch).rejects.toMatchObject({
+      remedy: expect.stringContaining(`ssh-keygen -R '[127.0.0.1]:${server.port}'`),
+    });
     server.trust('hostkey');
     expect(await codeOf(dial(server.destination, ours, server.credentials))).toBe('not-installed');
     writeFileSync(join(server.home, '.ssh', 'id_ed25519'), readFileSync(join(folder.path, 'otherkey')));
     expect(await codeOf(dial(server.destination, ours, server.credentials))).toBe('ssh-login-refused');
     expect(await codeOf(dial('root@127.0.0.1:1', ours, server.credentials))).toBe('host-unreachable');
+  });
+
+  it('danger 6: starts an agent that outlives the connection', { timeout: 60_000 }, async (ctx) => {
+    if (missing !== null) return ctx.skip(missing);
+    using folder = new Folder();
+    const ours = config(folder.path, { name: 'a' });
+    const [run, state] = [join(folder.path, 'run'), join(folder.path, 'state')];
+    await using server = new SshServer(folder.path, { PHAUL_RUN_DIR: run, PHAUL_STATE_DIR: state });
+    await server.up();
+    server.trust('hostkey');
+    server.install();
+    const link = await dial(server.destination, ours, server.credentials);
+    const pid = Number(/"pid":(\d+)/.exec(readFileSync(join(state, 'agent.log'), 'utf8'))?.[1]);
+    try {
+      expect(link.facts.bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+      await link[Symbol.asyncDispose]();
+      await server[Symbol.asyncDispose]();
+      await using still = await dial(`unix:${run}/agent.sock`, ours);
+      expect(still.name).toBe(link.name);
+    } finally {
+      process.kill(pid, 'SIGTERM');
+    }
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 10_000 }).toBe(false);
   });
 
   it('says what the other host says when no agent can be started there', { timeout: 60_000 }, async (ctx) => {
@@ -158,7 +197,10 @@ describe('ssh', () => {
     const ours = config(folder.path, { name: 'a' });
     const wrongConfig = join(folder.path, 'wrong.json');
     writeFileSync(wrongConfig, '{"listen": "everywhere"}');
-    await using server = new SshServer(folder.path, { PHAUL_RUN_DIR: join(folder.path, 'run'), PHAUL_CONFIG: wrongConfig });
+    await using server = new SshServer(folder.path, {
+      PHAUL_RUN_DIR: join(folder.path, 'run'),
+      PHAUL_CONFIG: wrongConfig,
+    });
     await server.up();
     server.trust('hostkey');
     server.install();
