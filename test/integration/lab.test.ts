@@ -1,9 +1,12 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Lab } from '../../src/lab/hosts.js';
-import { cgroup2Mount } from '../../src/lab/lab-cgroup.js';
+import { cgroup2Mount, LabCgroup } from '../../src/lab/lab-cgroup.js';
 import type { LabHost } from '../../src/lab/lab-host.js';
+import { packageRoot } from '../../src/native/addon.js';
 
 const isRoot = process.getuid?.() === 0;
 
@@ -96,6 +99,29 @@ describe.skipIf(!isRoot)('end of a lab', () => {
     expect(existsSync(lab.folder)).toBe(false);
     const mount = cgroup2Mount();
     if (mount !== null) expect(existsSync(join(mount, `${lab.id}-a`))).toBe(false);
+  });
+});
+
+describe.skipIf(!isRoot)('crash of the program that made a lab', () => {
+  it('takes every process of every host with it', async () => {
+    const hosts = join(packageRoot, 'dist', 'src', 'lab', 'hosts.js');
+    const program = `
+      const { Lab } = await import(${JSON.stringify(hosts)});
+      const lab = await Lab.create({ name: 'crash' });
+      const a = await lab.addHost('a');
+      await a.startAtHighPid(['sleep', '1000']);
+      console.log(JSON.stringify({ init: a.initPid, folder: lab.folder, id: lab.id }));
+      await new Promise(() => setInterval(() => {}, 1000));`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await once(child.stdout, 'data')) as [Buffer];
+    const { init, folder, id } = JSON.parse(line.toString()) as { init: number; folder: string; id: string };
+    child.kill('SIGKILL');
+    await expect.poll(() => existsSync(`/proc/${init}`), { timeout: 5000 }).toBe(false);
+    rmSync(folder, { recursive: true });
+    const mount = cgroup2Mount();
+    if (mount !== null) await new LabCgroup(join(mount, `${id}-a`))[Symbol.asyncDispose]();
   });
 });
 
