@@ -114,10 +114,17 @@ function unaryHandlers(duties: AgentDuties, may: Authorisation): UnaryHandlers {
       may.requirePeer(caller);
       const landing = parseLandingRequest(request);
       may.requireAddresses(caller, landing);
-      await owned(landing.order.id, caller);
-      const reservation = await peer.prepare(landing, caller, signal);
-      owners.set(landing.order.id, callerKey(caller));
-      return { pageToken: reservation.pageToken };
+      const id = await owned(landing.order.id, caller);
+      const isNew = !owners.has(id);
+      // From the first moment: nobody else may abort it while it is being prepared.
+      if (isNew) owners.set(id, callerKey(caller));
+      try {
+        const { pageToken } = await peer.prepare(landing, caller, signal);
+        return { pageToken };
+      } catch (thrown) {
+        if (isNew) owners.delete(id);
+        throw thrown;
+      }
     },
     arm: async ({ id }, { caller, signal }) => {
       await peer.arm(await owned(id, caller), signal);
