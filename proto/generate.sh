@@ -14,3 +14,4 @@ generate() { # output, extra flags, inputs...
 }
 generate agent "" proto/phaul/v1/agent.proto
 generate criu-rpc "--keep-case" proto/criu/rpc.proto
+generate criu-images "--keep-case" proto/criu/images.proto

@@ -21,11 +21,25 @@ export class CriuError extends PhaulError {
     const cause = causeIn(lines);
     if (cause === null) {
       const errno = criuErrno === null ? '' : ` (errno ${criuErrno})`;
-      return new CriuError(new PhaulError({ code: failure.code, what: `${failure.message}${errno}`, remedy: failure.remedy, cause: failure.cause }), errors, criuErrno);
+      return new CriuError(
+        new PhaulError({
+          code: failure.code,
+          what: `${failure.message}${errno}`,
+          remedy: failure.remedy,
+          cause: failure.cause,
+        }),
+        errors,
+        criuErrno,
+      );
     }
     const quoted = new Error(errors.join('\n'));
     return new CriuError(
-      new PhaulError({ code: cause.code, what: `${failure.message}: ${cause.what}`, remedy: cause.remedy, cause: quoted }),
+      new PhaulError({
+        code: cause.code,
+        what: `${failure.message}: ${cause.what}`,
+        remedy: cause.remedy,
+        cause: quoted,
+      }),
       errors,
       criuErrno,
     );

@@ -60,7 +60,8 @@ export async function findEngine(cacheFolder: string | null): Promise<Engine> {
   throw new PhaulError({
     code: 'no-engine',
     what: `no CRIU on this host can be used (${reasons || 'none is installed'})`,
-    remedy: 'run `./phaul setup` as root: it installs a private CRIU below /opt/phaul-criu, or name one with PHAUL_CRIU',
+    remedy:
+      'run `./phaul setup` as root: it installs a private CRIU below /opt/phaul-criu, or name one with PHAUL_CRIU',
   });
 }
 
@@ -104,7 +105,15 @@ async function provedOnce(path: string, cacheFolder: string | null): Promise<Pro
 async function prove(path: string): Promise<Proof> {
   const wrapped = path === privateEngine;
   const preload = hasCapSysResource() ? null : join(packageRoot, 'build', 'prlimit-preload.so');
-  const unproved = { path, preload, wrapped, version: { major: 0, minor: 0, sublevel: 0 }, pageServerHeaderBytes: 32, why: '', rejected: [] } as const;
+  const unproved = {
+    path,
+    preload,
+    wrapped,
+    version: { major: 0, minor: 0, sublevel: 0 },
+    pageServerHeaderBytes: 32,
+    why: '',
+    rejected: [],
+  } as const;
   const version = await versionOf(unproved);
   const least = kernelAtLeast(6, 16) ? { major: 4, minor: 2, sublevel: 0 } : { major: 4, minor: 1, sublevel: 0 };
   if (compare(version, least) < 0) {
@@ -125,16 +134,29 @@ async function trialDump(engine: Engine): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'phaul-trial-'));
   const listener =
     'use Socket; socket(S, PF_INET, SOCK_STREAM, 0) && bind(S, sockaddr_in(0, INADDR_LOOPBACK)) && listen(S, 1) or die; syswrite(STDOUT, "r"); open(STDOUT, ">", "/dev/null"); sleep 60';
-  const child = spawn('/usr/bin/perl', ['-e', listener], { detached: true, stdio: ['ignore', 'pipe', 'ignore'], cwd: '/', env: {} });
+  const child = spawn('/usr/bin/perl', ['-e', listener], {
+    detached: true,
+    stdio: ['ignore', 'pipe', 'ignore'],
+    cwd: '/',
+    env: {},
+  });
   try {
-    if (child.stdout === null || child.pid === undefined) throw new Error('the child of the trial dump could not be started (perl)');
+    if (child.stdout === null || child.pid === undefined)
+      throw new Error('the child of the trial dump could not be started (perl)');
     await once(child.stdout, 'data');
     child.stdout.destroy();
     await using images = await open(folder, 'r');
     await using session = EngineSession.start({ engine, cgroup: null, inherit: [images.fd], logFolder: folder });
     await session.featureCheck();
     await session.dump(
-      { pid: child.pid, imagesDir: `/proc/self/fd/${session.inheritedFd(0)}`, logFile: 'dump.log', logLevel: 2, networkLock: 'skip', shellJob: true },
+      {
+        pid: child.pid,
+        imagesDir: `/proc/self/fd/${session.inheritedFd(0)}`,
+        logFile: 'dump.log',
+        logLevel: 2,
+        networkLock: 'skip',
+        shellJob: true,
+      },
       () => ({ success: true }),
     );
   } catch (thrown) {
@@ -162,7 +184,9 @@ function isExecutable(path: string): boolean {
 
 function reason(path: string, override: string | undefined): string {
   if (override) return 'named by PHAUL_CRIU';
-  return path === privateEngine ? 'no installed CRIU serves; the private one is proved by a trial dump' : 'installed, new enough, proved by a trial dump';
+  return path === privateEngine
+    ? 'no installed CRIU serves; the private one is proved by a trial dump'
+    : 'installed, new enough, proved by a trial dump';
 }
 
 function hasCapSysResource(): boolean {

@@ -1,33 +1,26 @@
-/** Bytes of CRIU's RPC, in and out. No I/O. The rest of phaul never sees protobufjs or CRIU's field names. */
+/** Requests to CRIU and its responses, as bytes. The rest of phaul never sees the generated code or CRIU's field names. */
 import { criu } from '../gen/criu-rpc.js';
-import { PhaulError } from '../failure/phaul-error.js';
+import { decodeMessage, type Exact, encodeMessage } from './message-codec.js';
 
-export type RequestFields = criu.IRequest;
-export type ResponseFields = criu.Response;
-export type OptionFields = criu.IOptions;
+export type RequestFields = Exact<criu.IRequest>;
+export type ResponseFields = Exact<criu.IResponse>;
+export type OptionFields = Exact<criu.IOptions>;
 export const RequestType = criu.RequestType;
 export const NetworkLock = criu.NetworkLock;
 export const CgroupMode = criu.CgroupMode;
 export const PreDumpMode = criu.PreDumpMode;
 
-/** Throws a TypeError for a field of the wrong type or a missing required one: a bug of the caller. */
+/** Throws a TypeError for a field that is missing, of the wrong type or out of range: a bug of the caller. */
 export function encodeRequest(request: RequestFields): Uint8Array {
-  const wrong = criu.Request.verify({ ...request });
-  if (wrong) throw new TypeError(`CRIU request: ${wrong}`);
-  // `fromObject` first: plain `encode` writes a wrong value for some types without a word.
-  return criu.Request.encode(criu.Request.fromObject({ ...request })).finish();
+  return encodeMessage(criu.Request, request);
 }
 
 /** Throws `engine-garbled` when the bytes are no response, or a required field is missing. */
 export function decodeResponse(bytes: Uint8Array): ResponseFields {
-  try {
-    return criu.Response.decode(bytes);
-  } catch (cause) {
-    throw new PhaulError({
-      code: 'engine-garbled',
-      what: `CRIU has sent ${bytes.length} bytes that are no response`,
-      remedy: 'check the engine with `phaul engine`',
-      cause,
-    });
-  }
+  return decodeMessage(criu.Response, bytes);
+}
+
+/** What we send, read as CRIU reads it. */
+export function decodeRequest(bytes: Uint8Array): RequestFields {
+  return decodeMessage(criu.Request, bytes);
 }

@@ -9,8 +9,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { PhaulError } from '../failure/phaul-error.js';
-import { nowMs } from '../migration/report.js';
 import type { TimedStep } from '../migration/ports.js';
+import { nowMs } from '../migration/report.js';
 import { addon, type PacketSocket } from '../native/addon.js';
 import { CriuError } from './criu-error.js';
 import type { Engine } from './engine.js';
@@ -137,7 +137,8 @@ export class EngineSession implements AsyncDisposable {
 
   /** Number, in CRIU's process, of the i-th inherited descriptor. */
   inheritedFd(index: number): number {
-    if (index < 0 || index >= this.#inherited) throw new RangeError(`descriptor ${index} of ${this.#inherited} is not inherited`);
+    if (index < 0 || index >= this.#inherited)
+      throw new RangeError(`descriptor ${index} of ${this.#inherited} is not inherited`);
     return socketFd + 1 + index;
   }
 
@@ -204,14 +205,22 @@ export class EngineSession implements AsyncDisposable {
 
   /** Restores a tree; returns the root's pid in CRIU's pid namespace. The last request of a session. */
   async restore(options: RestoreOptions, onNotify: NotifyHandler): Promise<{ pid: number }> {
-    const { restore } = await this.#converse({ type: RequestType.RESTORE, opts: optionFields(options) }, options, onNotify);
+    const { restore } = await this.#converse(
+      { type: RequestType.RESTORE, opts: optionFields(options) },
+      options,
+      onNotify,
+    );
     if (!restore) throw this.#failure('restore', 'engine-garbled', 'CRIU has answered RESTORE without a pid');
     return { pid: restore.pid };
   }
 
   /** A page server that serves once, as a child of CRIU. Its end is told by `waitPid`. */
   async pageServerChild(options: RestoreOptions): Promise<{ pid: number; port: number }> {
-    const { ps } = await this.#ask({ type: RequestType.PAGE_SERVER_CHLD, opts: optionFields(options), keep_open: true });
+    const { ps } = await this.#ask({
+      type: RequestType.PAGE_SERVER_CHLD,
+      opts: optionFields(options),
+      keep_open: true,
+    });
     return { pid: ps?.pid ?? 0, port: ps?.port ?? 0 };
   }
 
@@ -246,7 +255,8 @@ export class EngineSession implements AsyncDisposable {
     throw new PhaulError({
       code: 'engine-stuck',
       what: `CRIU (pid ${this.pid}) has not left ${leaveMs} ms after it was told to`,
-      remedy: 'look at it with `cat /proc/PID/stack`; do not kill it while it holds a process (its sockets would stay in repair mode)',
+      remedy:
+        'look at it with `cat /proc/PID/stack`; do not kill it while it holds a process (its sockets would stay in repair mode)',
     });
   }
 
@@ -264,7 +274,11 @@ export class EngineSession implements AsyncDisposable {
   }
 
   /** Sends a request and answers notifications until the response comes. */
-  async #converse(request: RequestFields, options: { logFile?: string }, onNotify: NotifyHandler): Promise<ResponseFields> {
+  async #converse(
+    request: RequestFields,
+    options: { logFile?: string },
+    onNotify: NotifyHandler,
+  ): Promise<ResponseFields> {
     const name = RequestType[request.type].toLowerCase();
     if (this.#waiting) throw new Error(`CRIU is still busy: ${name} must wait for the last request`);
     this.#logFile = options.logFile ?? null;
@@ -357,5 +371,7 @@ interface Packet {
 function engineEnvironment(engine: Engine): NodeJS.ProcessEnv {
   const path = process.env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
   if (engine.preload === null) return { PATH: path };
-  return engine.wrapped ? { PATH: path, PHAUL_CRIU_PRELOAD: engine.preload } : { PATH: path, LD_PRELOAD: engine.preload };
+  return engine.wrapped
+    ? { PATH: path, PHAUL_CRIU_PRELOAD: engine.preload }
+    : { PATH: path, LD_PRELOAD: engine.preload };
 }
