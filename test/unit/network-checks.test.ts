@@ -1,7 +1,11 @@
 /** Checks of addresses and sysctls, names of tables. */
 import { describe, expect, test } from 'vitest';
 import { parseAddressOrder } from '../../src/network/address.js';
-import { checkAddressOnDestination, checkAddressOnSource } from '../../src/network/address-checks.js';
+import {
+  checkAddressOnDestination,
+  checkAddressOnSource,
+  type SourceAddressFacts,
+} from '../../src/network/address-checks.js';
 import { fenceName, fenceScript, listenerElement, parseFenceName } from '../../src/network/fence-table.js';
 import { deviceFor, parseInterfaces } from '../../src/network/interfaces.js';
 import { tablesAmong } from '../../src/network/leftovers.js';
@@ -50,7 +54,14 @@ const interfaces = parseInterfaces(
 );
 
 describe('danger 14: the address', () => {
-  const facts = { host: 'a', interfaces, sockets: [], tree: new Map(), own: new Map(), promoting: new Set<string>() };
+  const facts: SourceAddressFacts = {
+    host: 'a',
+    interfaces,
+    sockets: [],
+    tree: new Map(),
+    own: new Map(),
+    promoting: new Set(),
+  };
   const codes = (text: string, more: Partial<typeof facts> = {}) =>
     checkAddressOnSource(parseAddressOrder(text), { ...facts, ...more }).map((each) => each.code);
   const socket = (inode: number): SocketEntry => ({
