@@ -18,7 +18,7 @@ export async function lockTableRunId(folder: string): Promise<string> {
     throw new PhaulError({
       code: 'image-damaged',
       what: 'inventory.img names no run of CRIU',
-      remedy: 'check the version of CRIU (`phaul engine`): it must be 4.1 or newer',
+      remedy: 'check the version of CRIU (`phaul engine`)',
       cause,
     });
   }

@@ -93,7 +93,8 @@ function readHello(seen: Buffer): Hello | 'more' | 'refused' {
   let hello: Hello | null = null;
   const parser = new FrameParser({
     frame: (header: FrameHeader, payload: Buffer) => {
-      if (header.kind !== FrameKind.hello || payload.length <= tokenBytes) throw new PhaulError({ code: 'page-frame-refused', what: 'no HELLO', remedy: 'none' });
+      if (header.kind !== FrameKind.hello || payload.length <= tokenBytes)
+        throw new PhaulError({ code: 'page-frame-refused', what: 'no HELLO', remedy: 'none' });
       const length = preface.length + headerBytes + header.length;
       hello ??= { token: payload.subarray(0, tokenBytes), migrationId: payload.toString('latin1', tokenBytes), length };
     },

@@ -6,6 +6,7 @@
  * The command's upper half holds the page flags, the image is `number << 8 | type` (1: memory of a task, 2: shared memory).
  */
 import { PhaulError } from '../failure/phaul-error.js';
+import { PageFlag } from '../images/pagemap.js';
 
 export const Command = {
   add: 1,
@@ -28,8 +29,10 @@ export interface PageServerHeader {
   readonly flags: number;
   readonly pages: number;
   readonly address: bigint;
-  readonly image: { readonly type: 'task' | 'shared'; readonly number: number };
+  readonly image: { readonly type: 'none' | 'task' | 'shared'; readonly number: number };
 }
+
+const commands: ReadonlySet<number> = new Set(Object.values<number>(Command));
 
 /** No run of pages is longer: 1 TiB of 4 KiB pages. A larger count is a broken stream. */
 const maxPages = 2 ** 28;
@@ -41,12 +44,36 @@ export function decodePageServerHeader(bytes: Buffer): PageServerHeader {
   const address = bytes.readBigUInt64LE(wide ? 16 : 8);
   const destination = bytes.readBigUInt64LE(wide ? 24 : 16);
   const command = word & 0xffff;
-  if (!Object.values<number>(Command).includes(command)) throw malformed(`command ${command}`);
+  if (!commands.has(command)) throw malformed(`command ${command}`);
   if (pages > maxPages) throw malformed(`a run of ${pages} pages`);
-  const type = Number(destination & 0xffn);
+  return {
+    command,
+    flags: word >>> 16,
+    pages,
+    address,
+    image: { type: imageType(destination), number: imageNumber(destination) },
+  };
+}
+
+/** Headers that end a session name no image. */
+function imageType(destination: bigint): PageServerHeader['image']['type'] {
+  switch (Number(destination & 0xffn)) {
+    case 0:
+      return 'none';
+    case 1:
+      return 'task';
+    case 2:
+      return 'shared';
+    default:
+      throw malformed(`an image of type ${destination & 0xffn}`);
+  }
+}
+
+/** A pid in the tree's namespace, or the inode of shared memory. */
+function imageNumber(destination: bigint): number {
   const number = destination >> 8n;
-  if (number > 0xffffffffn) throw malformed(`image ${number}`);
-  return { command, flags: word >>> 16, pages, address, image: { type: type === 2 ? 'shared' : 'task', number: Number(number) } };
+  if (number > BigInt(Number.MAX_SAFE_INTEGER)) throw malformed(`image ${number}`);
+  return Number(number);
 }
 
 export function malformed(what: string): PhaulError {
@@ -59,8 +86,8 @@ export function malformed(what: string): PhaulError {
 
 export interface PageServerEvents {
   header(header: PageServerHeader): void;
-  /** A piece of the pages that the last header announced: a view of what was fed. */
-  pages(bytes: Buffer): void;
+  /** A piece of the pages that the last header announced: where it lies in what was fed. */
+  pages(from: number, to: number): void;
 }
 
 /** Bytes in, headers and page bytes out, at whatever places the bytes were cut. */
@@ -86,10 +113,10 @@ export class PageServerParser {
     let at = 0;
     while (at < chunk.length) {
       if (this.#left > 0) {
-        const piece = chunk.subarray(at, at + this.#left);
-        at += piece.length;
-        this.#left -= piece.length;
-        this.#events.pages(piece);
+        const from = at;
+        at = Math.min(at + this.#left, chunk.length);
+        this.#left -= at - from;
+        this.#events.pages(from, at);
         continue;
       }
       const take = Math.min(this.#head.length - this.#fill, chunk.length - at);
@@ -99,13 +126,19 @@ export class PageServerParser {
       if (this.#fill < this.#head.length) return;
       this.#fill = 0;
       const header = decodePageServerHeader(this.#head);
-      if (carriesPages(header)) this.#left = header.pages * this.#pageSize;
+      this.#left = carriesPages(header) ? this.#contentBytes(header) : 0;
       this.#events.header(header);
     }
   }
+
+  #contentBytes({ pages, address }: PageServerHeader): number {
+    if (pages === 0 || address % BigInt(this.#pageSize) !== 0n)
+      throw malformed(`${pages} pages at ${address.toString(16)}`);
+    return pages * this.#pageSize;
+  }
 }
 
-/** Bytes follow a header that adds pages which are present; zero pages, holes and lazy ones are only named. */
+/** Bytes follow a header that adds pages which are present; holes and pages that stay at the source are only named. */
 function carriesPages({ command, flags }: PageServerHeader): boolean {
-  return command === Command.add || (command === Command.addWithFlags && (flags & 4) !== 0);
+  return command === Command.add || (command === Command.addWithFlags && (flags & PageFlag.present) !== 0);
 }

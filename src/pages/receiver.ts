@@ -30,7 +30,11 @@ const maxImages = 100_000;
  * Stores what arrives until the connection ends. Rejects with the first failure, which the source is told too; resolves
  * when the source has closed the connection.
  */
-export function receiveImages({ connection, rest }: AdmittedConnection, store: ImageStore, durable: boolean): Promise<void> {
+export function receiveImages(
+  { connection, rest }: AdmittedConnection,
+  store: ImageStore,
+  durable: boolean,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const names = new Map<number, string>();
     let images = 0;
@@ -42,7 +46,11 @@ export function receiveImages({ connection, rest }: AdmittedConnection, store: I
     const fail = (thrown: unknown): void => {
       if (over) return;
       over = true;
-      const failure = asFailure(thrown, { code: 'page-store-failed', what: 'the destination could not store the images', remedy: 'see the log of its agent' });
+      const failure = asFailure(thrown, {
+        code: 'page-store-failed',
+        what: 'the destination could not store the images',
+        remedy: 'see the log of its agent',
+      });
       const text = Buffer.from([failure.code, failure.message, failure.remedy].join('\n').slice(0, 4000), 'utf8');
       connection.end(encodeFrame(FrameKind.failed, 0, text), () => connection.destroy());
       reject(failure);
@@ -116,5 +124,10 @@ export function receiveImages({ connection, rest }: AdmittedConnection, store: I
 }
 
 function broken(cause: unknown): PhaulError {
-  return new PhaulError({ code: 'page-connection-lost', what: 'the page connection from the source has broken', remedy: 'check the link', cause });
+  return new PhaulError({
+    code: 'page-connection-lost',
+    what: 'the page connection from the source has broken',
+    remedy: 'check the link',
+    cause,
+  });
 }
