@@ -27,12 +27,12 @@ export class JournalFile implements Journal, AsyncDisposable {
     return new JournalFile(file);
   }
 
-  /** Opens an existing journal to go on with it. A torn last line is closed off so that the next record stands alone. */
+  /** Opens an existing journal to go on with it. A torn last line is cut off: its step did not happen. */
   static async reopen(folder: string): Promise<JournalFile> {
     const path = join(folder, fileName);
     const text = await readFile(path, 'utf8');
     const file = await open(path, 'a', 0o600);
-    if (text !== '' && !text.endsWith('\n')) await file.appendFile('\n');
+    await file.truncate(Buffer.byteLength(text.slice(0, text.lastIndexOf('\n') + 1)));
     return new JournalFile(file);
   }
 

@@ -23,11 +23,24 @@ export class UndoStack implements AsyncDisposable {
     return resource;
   }
 
+  /** Lets go of some: they stay as they are. */
+  release(what: readonly string[]): void {
+    for (let index = this.#undos.length - 1; index >= 0; index--) {
+      if (what.includes(this.#undos[index]?.what ?? '')) this.#undos.splice(index, 1);
+    }
+  }
+
   /** Undoes everything; idempotent. Throws once, at the end, naming all that could not be undone. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.disposeUntil(null);
+  }
+
+  /** The same, but stops before the newest entry of this name. */
+  async disposeUntil(stop: string | null): Promise<void> {
     const failed: string[] = [];
     let first: unknown;
-    for (let next = this.#undos.pop(); next !== undefined; next = this.#undos.pop()) {
+    while (this.#undos.length > 0 && this.#undos.at(-1)?.what !== stop) {
+      const next = this.#undos.pop() as Undo;
       try {
         await next.undo();
       } catch (thrown) {

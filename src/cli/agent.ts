@@ -59,6 +59,8 @@ async function runHere(config: string | null, logLevel: string): Promise<void> {
     import('../agent/agent-parts.js'),
     import('pino'),
   ]);
+  // Janitors are started by the agent and read the same file.
+  if (config !== null) process.env['PHAUL_CONFIG'] = config;
   // Synchronous: the last line before a crash is the one that is needed.
   const log = pino({ level: logLevel, base: { pid: process.pid } }, destination({ dest: 2, sync: true }));
   await runAgent(loadConfig(config), openAgentParts, log);

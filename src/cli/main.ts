@@ -8,6 +8,7 @@ import { addCancelCommand } from './cancel.js';
 import { addCertsCommand } from './certs.js';
 import { addEngineCommand } from './engine.js';
 import { exitCode, exitCodeOf } from './exit-codes.js';
+import { addJanitorCommand } from './janitor.js';
 import { addLeftoversCommand } from './leftovers.js';
 import { addMigrateCommand } from './migrate.js';
 import { describeFailure } from './print-failure.js';
@@ -49,6 +50,7 @@ async function main(argv: readonly string[]): Promise<void> {
     addRecoverCommand,
     addLeftoversCommand,
     addAgentCommand,
+    addJanitorCommand,
     addCertsCommand,
     addEngineCommand,
   ]) {

@@ -2,46 +2,95 @@
 import { PhaulError } from '../failure/phaul-error.js';
 import { causeIn, errorLines, readLogTail } from './log.js';
 
+/** Errors of the log that travel with a failure: the cause is among the last few. */
+const quotedLines = 8;
+
 export class CriuError extends PhaulError {
-  /** The last error lines of CRIU's log; empty when it wrote none. */
+  /** The last error lines of CRIU's log, harmless ones left out; empty when it wrote none. */
   readonly logTail: readonly string[];
   /** CRIU's `cr_errno`, or null. */
   readonly criuErrno: number | null;
 
-  private constructor(failure: PhaulError, logTail: readonly string[], criuErrno: number | null) {
-    super({ code: failure.code, what: failure.message, remedy: failure.remedy, cause: failure.cause });
+  private constructor(
+    facts: { code: string; what: string; remedy: string; cause: unknown },
+    logTail: readonly string[],
+    criuErrno: number | null,
+  ) {
+    super(facts);
     this.logTail = logTail;
     this.criuErrno = criuErrno;
   }
 
-  /** `failure` with the cause that the log at `logPath` tells. */
-  static async from(failure: PhaulError, logPath: string | null, criuErrno: number | null): Promise<CriuError> {
-    const lines = logPath === null ? [] : await readLogTail(logPath);
-    const errors = errorLines(lines).slice(-8);
-    const cause = causeIn(lines);
-    if (cause === null) {
-      const errno = criuErrno === null ? '' : ` (errno ${criuErrno})`;
+  /**
+   * CRIU has answered `request` (`dump`) with a failure. The code is that of the cause in the log at `logPath`, or
+   * `dump-failed`. `message` is CRIU's `cr_errmsg`: the first error of the run, often a harmless one, so it is only
+   * looked at when the log tells nothing, and never shown alone.
+   */
+  static async refused(
+    request: string,
+    logPath: string | null,
+    errno: number | null,
+    message: string | null,
+  ): Promise<CriuError> {
+    const { lines, tail } = await logOf(logPath);
+    const cause = causeIn(lines) ?? (message === null ? null : causeIn([`Error (${request}): ${message}`]));
+    const what = `CRIU could not ${wording[request] ?? request}`;
+    const number = errno === null ? '' : ` (errno ${errno})`;
+    if (cause !== null) {
       return new CriuError(
-        new PhaulError({
-          code: failure.code,
-          what: `${failure.message}${errno}`,
-          remedy: failure.remedy,
-          cause: failure.cause,
-        }),
-        errors,
-        criuErrno,
+        { code: cause.code, what: `${what}: ${cause.what}`, remedy: cause.remedy, cause: quoted(tail, cause.line) },
+        tail,
+        errno,
       );
     }
-    const quoted = new Error(errors.join('\n'));
     return new CriuError(
-      new PhaulError({
-        code: cause.code,
-        what: `${failure.message}: ${cause.what}`,
-        remedy: cause.remedy,
-        cause: quoted,
-      }),
-      errors,
-      criuErrno,
+      {
+        code: `${request}-failed`,
+        what: `${what}${number}`,
+        remedy: remedyWithout(logPath),
+        cause: quoted(tail, message),
+      },
+      tail,
+      errno,
     );
   }
+
+  /** CRIU has vanished: `gone` with how it ended and what its log at `logPath` tells. The code stays. */
+  static async gone(gone: PhaulError, exit: string, logPath: string | null): Promise<CriuError> {
+    const { lines, tail } = await logOf(logPath);
+    const cause = causeIn(lines);
+    const what = `${gone.message}: ${exit}${cause === null ? '' : `; its log says that ${cause.what}`}`;
+    return new CriuError(
+      { code: gone.code, what, remedy: cause?.remedy ?? gone.remedy, cause: gone.cause ?? quoted(tail, null) },
+      tail,
+      null,
+    );
+  }
+}
+
+const wording: { readonly [request: string]: string } = {
+  dump: 'dump the process',
+  restore: 'restore the process',
+  'pre-dump': 'read the memory of the process',
+  'single-pre-dump': 'read the memory of the process',
+  check: 'work with this kernel',
+  'cpuinfo-dump': 'describe this CPU',
+  'cpuinfo-check': 'accept this CPU',
+  'feature-check': 'probe this kernel',
+  'page-server': 'serve pages',
+  'page-server-chld': 'serve pages',
+};
+
+async function logOf(path: string | null): Promise<{ lines: string[]; tail: string[] }> {
+  const lines = path === null ? [] : await readLogTail(path);
+  return { lines, tail: errorLines(lines).slice(-quotedLines) };
+}
+
+function quoted(tail: readonly string[], line: string | null): Error | undefined {
+  const quotes = tail.length > 0 ? tail : line === null ? [] : [line];
+  return quotes.length === 0 ? undefined : new Error(`CRIU's log: ${quotes.join('\n')}`);
+}
+
+function remedyWithout(logPath: string | null): string {
+  return logPath === null ? 'run it again with a log folder' : `look into ${logPath}; \`--log-level 4\` tells more`;
 }

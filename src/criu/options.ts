@@ -15,7 +15,7 @@ export interface ImageOptions {
   displayStats?: boolean;
   /** Long options of the command line, for what RPC cannot say. */
   configFile?: string;
-  /** Ask for notifications. */
+  /** Ask for notifications; default true where a request has a handler. */
   notify?: boolean;
   /** Seconds; bounds only the freezing. */
   timeout?: number;
@@ -76,10 +76,22 @@ export interface DumpOptions extends ImageOptions {
   preDumpMode?: 'splice' | 'vm-read';
   pidfdStoreSocket?: string;
   orphanPtsMaster?: boolean;
+  /** Descriptor number in CRIU's process; obsolete, `status-ready` tells the same. */
+  statusFd?: number;
 }
 
 /** A dump of the very process that asks: there is no pid, on purpose. */
-export type SelfDumpOptions = Omit<DumpOptions, 'pid'>;
+export interface SelfDumpOptions extends Omit<DumpOptions, 'pid'> {
+  pid?: never;
+}
+
+/** Options of the requests that touch no tree: CHECK, CPUINFO_*. */
+export type CheckOptions = ImageOptions;
+
+export interface PageServerOptions extends ImageOptions {
+  /** Where to listen; port 0 lets the kernel choose. */
+  pageServer: { address: string; port: number };
+}
 
 export interface RestoreOptions extends ImageOptions {
   leaveStopped?: boolean;
@@ -102,7 +114,7 @@ const cgroupModes = {
   default: CgroupMode.CG_DEFAULT,
 };
 
-type AnyOptions = ImageOptions & Partial<DumpOptions> & Partial<RestoreOptions>;
+type AnyOptions = ImageOptions & Partial<Omit<DumpOptions, 'pid'>> & Partial<RestoreOptions> & { pid?: number };
 
 /** CRIU's fields for our options. `images_dir_fd` is required by the message and -1 stands for "not by descriptor". */
 export function optionFields(options: AnyOptions): OptionFields {
@@ -169,6 +181,7 @@ export function optionFields(options: AnyOptions): OptionFields {
     pre_dump_mode: options.preDumpMode && (options.preDumpMode === 'splice' ? PreDumpMode.SPLICE : PreDumpMode.VM_READ),
     pidfd_store_sk: options.pidfdStoreSocket,
     orphan_pts_master: options.orphanPtsMaster,
+    status_fd: options.statusFd,
     inherit_fd: options.inheritFds,
     rst_sibling: options.restoreAsSibling,
     exec_cmd: options.execCommand,

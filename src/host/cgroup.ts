@@ -68,7 +68,10 @@ export class LeafCgroup {
 
   /** Pids inside, as seen from the reader's pid namespace (0 for those that cannot be seen). */
   members(): number[] {
-    return (this.#read('cgroup.procs') ?? '').split('\n').filter((line) => line !== '').map(Number);
+    return (this.#read('cgroup.procs') ?? '')
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number);
   }
 
   /** Moves processes in (each move costs 6-16 ms of RCU whatever the threads). A process that is gone is passed over. */
@@ -95,6 +98,7 @@ export class LeafCgroup {
   async freeze(): Promise<void> {
     writeFileSync(join(this.path, 'cgroup.freeze'), '1');
     const deadline = performance.now() + freezeMs;
+    const busyUntil = performance.now() + 5;
     while (!this.frozen) {
       if (performance.now() > deadline) {
         throw new PhaulError({
@@ -103,8 +107,9 @@ export class LeafCgroup {
           remedy: 'a task is in uninterruptible sleep (state D): look for hung I/O, then try again',
         });
       }
-      // 0.05-0.3 ms is usual: look again at once, without keeping the loop.
-      await new Promise((resolve) => setImmediate(resolve));
+      // 0.05-0.3 ms is usual: look again at once, without keeping the loop; a task that takes longer is not worth a CPU.
+      if (performance.now() < busyUntil) await new Promise((resolve) => setImmediate(resolve));
+      else await delay(1);
     }
   }
 

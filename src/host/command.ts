@@ -1,6 +1,6 @@
 /** Runs a program without a shell, with bounded output and a time limit. */
 import { spawn } from 'node:child_process';
-import { PhaulError } from '../failure/phaul-error.js';
+import { errnoOf, PhaulError } from '../failure/phaul-error.js';
 
 export interface CommandOptions {
   /** Standard input, or null for an empty one. */
@@ -20,7 +20,7 @@ const maxOutputBytes = 16 * 1024 * 1024;
 
 /**
  * Runs `argv` and returns its output.
- * @throws PhaulError `command-failed` when it cannot be started, ends with another code than 0, by a signal, too late,
+ * @throws PhaulError `command-missing` when there is no such program, `command-failed` when it cannot be started, ends with another code than 0, by a signal, too late,
  *   or prints more than 16 MiB; the reason of `signal` when that is aborted.
  */
 export async function runCommand(argv: readonly string[], options: CommandOptions): Promise<CommandOutput> {
@@ -67,11 +67,29 @@ export async function runCommand(argv: readonly string[], options: CommandOption
   });
 }
 
+/** Debian packages of the programs that phaul runs. */
+const packages: Readonly<Record<string, string>> = {
+  nft: 'nftables',
+  ip: 'iproute2',
+  ss: 'iproute2',
+  openssl: 'openssl',
+  systemctl: 'systemd',
+};
+
 function commandFailed(argv: readonly string[], why: string, cause?: unknown): PhaulError {
+  if (errnoOf(cause) === 'ENOENT') {
+    const [program = ''] = argv;
+    return new PhaulError({
+      code: 'command-missing',
+      what: `The program ${program} is not on this host.`,
+      remedy: `Install it (apt-get install ${packages[program] ?? program}), or run ./phaul setup.`,
+      cause,
+    });
+  }
   return new PhaulError({
     code: 'command-failed',
     what: `\`${argv.join(' ')}\` ${why}`,
-    remedy: `Run it by hand on this host to see what it lacks${why.includes('ENOENT') ? `; install ${argv[0]}` : ''}.`,
+    remedy: `Run it by hand on this host to see what it lacks.`,
     cause,
   });
 }

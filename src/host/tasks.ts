@@ -17,7 +17,12 @@ export interface TaskStat {
   readonly startTime: number;
   readonly threads: number;
   readonly residentPages: number;
+  /** PF_* of sched.h. */
+  readonly flags: number;
 }
+
+/** Bit of `TaskStat.flags`: a thread of the kernel (sched.h PF_KTHREAD). */
+export const kernelThreadFlag = 0x20_0000;
 
 /** Null when there is no such task. */
 export function readStat(pid: number): TaskStat | null {
@@ -39,13 +44,19 @@ export function readStat(pid: number): TaskStat | null {
     startTime: field(22),
     threads: field(20),
     residentPages: field(24),
+    flags: field(9),
   };
 }
 
 /** True when this very task still exists and has not ended (a zombie has). */
 export function isSameTask(task: TaskIdentity): boolean {
   const stat = readStat(task.pid);
-  return stat !== null && stat.startTime === task.startTime && stat.state !== 'Z' && stat.state !== 'X';
+  return stat !== null && stat.startTime === task.startTime && !hasEnded(stat);
+}
+
+/** A zombie has ended, unless only its first thread has and others go on. */
+export function hasEnded(stat: TaskStat): boolean {
+  return (stat.state === 'Z' && stat.threads <= 1) || stat.state === 'X';
 }
 
 /** Pids of a tree, root first. Goes through the children of every thread: those of other threads do not stand with the first (dangers.md 54). */
@@ -62,9 +73,10 @@ export function treeOf(root: number): number[] {
   return pids;
 }
 
-function threadsOf(pid: number): string[] {
+/** Thread ids of a process; none when it is gone. */
+export function threadsOf(pid: number): number[] {
   try {
-    return readdirSync(`/proc/${pid}/task`);
+    return readdirSync(`/proc/${pid}/task`).map(Number);
   } catch (thrown) {
     if (isGone(thrown)) return [];
     throw thrown;
@@ -89,6 +101,25 @@ export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
+/** Pids of all processes that can be seen here (threads have none of their own in /proc's listing). */
+export function allProcesses(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map(Number);
+}
+
+/** Fields of /proc/PID/status by name; null when the task is gone. Takes a thread id too. */
+export function readStatus(pid: number): ReadonlyMap<string, string> | null {
+  const text = readProc(`/proc/${pid}/status`);
+  if (text === null) return null;
+  return new Map(
+    text.split('\n').flatMap((line) => {
+      const colon = line.indexOf(':');
+      return colon < 0 ? [] : [[line.slice(0, colon), line.slice(colon + 1).trim()] as const];
+    }),
+  );
+}
+
 /** Inode of a task's pid namespace; 0 when the task is gone. */
 export function pidNamespace(pid: number | 'self'): number {
   try {
@@ -109,6 +140,7 @@ export function readProc(path: string): string | null {
   }
 }
 
-function isGone(thrown: unknown): boolean {
+/** True for errors that say: the task (or its descriptor) has gone between two looks. */
+export function isGone(thrown: unknown): boolean {
   return errnoOf(thrown) === 'ENOENT' || errnoOf(thrown) === 'ESRCH';
 }

@@ -15,6 +15,14 @@ const address = z.object({
   device: z.string().nullable(),
 });
 
+/** An address with its place on this host. */
+const placed = z.object({
+  family: z.union([z.literal(4), z.literal(6)]),
+  ip: z.string(),
+  prefixLength: z.number().int(),
+  device: z.string(),
+});
+
 const stamp = { at: z.number() };
 
 export const journalRecord = z.discriminatedUnion('record', [
@@ -29,9 +37,11 @@ export const journalRecord = z.discriminatedUnion('record', [
     rootPid: z.number().int(),
     /** How to reach the other host, as given to `phaul migrate` (source) or as the peer named itself (destination). */
     peer: z.string(),
+    /** Destination: who may go on with it after a restart (the caller's key); null on the source. */
+    owner: z.string().nullable(),
     addresses: z.array(address),
-    /** The full order, for whoever goes on with it after a crash. */
-    order: z.unknown(),
+    /** The full landing request, for whoever goes on with it after a crash. */
+    request: z.unknown(),
   }),
   /** Source: what has been set up and must go. Written before the first of these exists. */
   z.object({
@@ -44,7 +54,7 @@ export const journalRecord = z.discriminatedUnion('record', [
     fence: z.string().nullable(),
     imagesFolder: z.string().nullable(),
     /** Destination: addresses that this migration has added, with their device. */
-    addresses: z.array(address),
+    addresses: z.array(placed),
   }),
   /** Source, in `post-dump`: the tasks that are frozen, and CRIU's own lock table if it made one. */
   z.object({ record: z.literal('frozen'), ...stamp, tasks: z.array(task), lockTable: z.string().nullable(), criuPid: z.number().int() }),
@@ -73,25 +83,12 @@ export interface Journal {
   write(entry: JournalEntry): Promise<void>;
 }
 
-/** Parses the text of a journal. A last line without its newline, or broken, is ignored; a broken line before it is an error of the disk. */
+/** Parses the text of a journal. A last line without its newline is ignored; any other broken line is an error. */
 export function parseJournal(text: string): JournalRecord[] {
-  const lines = text.split('\n');
-  const torn = lines.pop() ?? '';
-  const records: JournalRecord[] = [];
-  for (const [index, line] of lines.entries()) {
-    const parsed = parseLine(line);
-    if (parsed !== null) records.push(parsed);
-    else if (index !== lines.length - 1 || torn !== '') throw new Error(`journal line ${index + 1} is damaged: ${line.slice(0, 80)}`);
-  }
-  return records;
-}
-
-function parseLine(line: string): JournalRecord | null {
-  try {
-    return journalRecord.parse(JSON.parse(line));
-  } catch {
-    return null;
-  }
+  return text
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => journalRecord.parse(JSON.parse(line)));
 }
 
 /** What a list of records says in short. */

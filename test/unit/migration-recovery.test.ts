@@ -13,7 +13,7 @@ import {
 
 const opened: JournalRecord = {
   record: 'opened', at: 1, id: 'm1', role: 'source', bootId: 'x', pidNamespace: 1, tasks: [{ pid: 7, startTime: 1 }], rootPid: 7,
-  peer: 'b', addresses: [], order: {},
+  peer: 'b', owner: null, addresses: [], request: {},
 };
 
 function journal(...records: JournalRecord[]): JournalState {

@@ -1,0 +1,124 @@
+/** Makes a copy of a tree from its images: engine primed, restored and held, let go; again behind the line if it must be. */
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Engine } from '../criu/engine.js';
+import { EngineSession } from '../criu/session.js';
+import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import { Lifetime } from '../migration/lifetime.js';
+import type { CaughtPackets, LandingRequest } from '../migration/ports.js';
+import type { Timeline } from '../migration/report.js';
+import { restoreOptions } from './engine-options.js';
+import { HeldCopy } from './held-copy.js';
+import type { LandingSite } from './landing-site.js';
+
+export interface CopyPlan {
+  readonly request: LandingRequest;
+  readonly engine: Engine;
+  readonly imagesFolder: string;
+  readonly site: LandingSite;
+}
+
+export interface LetGo {
+  readonly pid: number;
+  readonly replayed: number;
+  readonly remarks: string[];
+}
+
+/** How often a restore is tried behind the line; it failed for a reason that may pass (a pid, a port). */
+const restoreTries = 3;
+/** Pids of a killed copy are free when pid 1 has reaped it. ms. */
+const reapMs = 300;
+
+export class CopyMaker implements AsyncDisposable {
+  readonly #plan: CopyPlan;
+  #session: EngineSession | null = null;
+  #copy: HeldCopy | null = null;
+
+  constructor(plan: CopyPlan) {
+    this.#plan = plan;
+  }
+
+  /** Starts CRIU in the copy's cgroup and lets it probe the kernel. Before the fence: its probe connects over loopback (dangers.md 17a). */
+  async prime(): Promise<void> {
+    const { engine, imagesFolder, site } = this.#plan;
+    const images = await open(imagesFolder, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      this.#session = EngineSession.start({
+        engine,
+        cgroup: site.leaf?.path ?? null,
+        inherit: [images.fd],
+        logFolder: imagesFolder,
+      });
+      await this.#session.featureCheck();
+    } finally {
+      await images.close();
+    }
+  }
+
+  /** Returns when the copy is complete and held. */
+  async restore(life: Lifetime): Promise<void> {
+    const session = this.#session;
+    if (session === null) throw new Error('the engine is not primed');
+    const { request } = this.#plan;
+    const ownFence = request.order.addresses.length > 0 || !request.tcpEstablished;
+    const travel = {
+      imagesDir: `/proc/self/fd/${session.inheritedFd(0)}`,
+      tcpEstablished: request.tcpEstablished,
+      networkLock: ownFence ? ('skip' as const) : ('nftables' as const),
+    };
+    this.#copy = new HeldCopy(session, restoreOptions(request.order, travel, []));
+    await this.#copy.held(life);
+  }
+
+  /** Behind the line only: goes forward until the copy runs. Throws `take-over-impossible` when that fails for good; the images stay. */
+  async letGo(packets: CaughtPackets, timeline: Timeline): Promise<LetGo> {
+    const { site, imagesFolder, request } = this.#plan;
+    const remarks: string[] = [];
+    let replayed = 0;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        if (this.#copy === null) await this.#restoreAgain();
+        const pid = await (this.#copy as unknown as HeldCopy).letGo({
+          openNetwork: () => {
+            site.openNetwork();
+            timeline.mark('network open');
+          },
+          beforeResume: () => {
+            timeline.mark('pre-resume');
+            const replay = site.replay(packets);
+            replayed = replay.replayed;
+            remarks.push(...replay.remarks);
+          },
+        });
+        return { pid, replayed, remarks };
+      } catch (thrown) {
+        if (attempt >= restoreTries) {
+          throw new PhaulError({
+            code: 'take-over-impossible',
+            what: `the copy could not be restored behind the line: ${messageOf(thrown)}`,
+            remedy: `the images are whole in ${imagesFolder}: remove what is in the way, then phaul recover ${request.order.id} on the destination`,
+            cause: thrown,
+          });
+        }
+        remarks.push(`restored again behind the line: ${messageOf(thrown)}`);
+        this.#copy = null;
+      }
+    }
+  }
+
+  /** Before the line: kills the half-built copy. Behind it nothing is left to do here. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#copy?.kill();
+    await this.#session?.[Symbol.asyncDispose]();
+  }
+
+  async #restoreAgain(): Promise<void> {
+    await this.#session?.[Symbol.asyncDispose]();
+    this.#plan.site.leaf?.kill();
+    await delay(reapMs);
+    await this.prime();
+    using life = new Lifetime();
+    await this.restore(life);
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * One migration that comes to this host: prepared, armed, restored and held, then let go, or undone without a trace.
+ * Behind COMMIT it goes forward until the copy runs, with the images on the disk as its second chance.
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Engine } from '../criu/engine.js';
+import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
+import { MigrationLock } from '../host/lock.js';
+import { migrationFolder } from '../host/state.js';
+import { bootId, pidNamespace } from '../host/tasks.js';
+import { ImageFolder } from '../images/image-folder.js';
+import { Lifetime } from '../migration/lifetime.js';
+import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } from '../migration/ports.js';
+import { nowMs, Timeline } from '../migration/report.js';
+import type { PageDoor } from '../pages/door.js';
+import { receiveImages } from '../pages/receiver.js';
+import { callerKey, type Caller } from './caller.js';
+import { CopyMaker } from './copy-maker.js';
+import { JanitorLink } from './janitor-link.js';
+import { JournalFile } from './journal-file.js';
+import { copyCgroup, LandingSite } from './landing-site.js';
+import { cgroupGround, helpersOf } from './helper-cgroup.js';
+import { parseTravellingFacts, type TravellingFacts } from './travelling-facts.js';
+import { UndoStack } from './undo-stack.js';
+
+export interface IncomingParts {
+  readonly engine: Engine;
+  readonly door: PageDoor;
+}
+
+type State = 'prepared' | 'armed' | 'restoring' | 'held' | 'committed' | 'running' | 'images-kept' | 'undone';
+
+export class Incoming implements AsyncDisposable {
+  readonly request: LandingRequest;
+  readonly owner: string;
+  readonly since = Date.now();
+  lastHeard = Date.now();
+  readonly #parts: IncomingParts;
+  readonly #facts: TravellingFacts;
+  readonly #folder: string;
+  readonly #undo = new UndoStack();
+  readonly #timeline = new Timeline();
+  /** Ends what waits here when the migration is aborted. */
+  readonly #life = new Lifetime();
+  #state: State = 'prepared';
+  #journal: JournalFile | null = null;
+  #images: ImageFolder | null = null;
+  #arrival: Promise<void> | null = null;
+  #site: LandingSite | null = null;
+  #maker: CopyMaker | null = null;
+  #takenOver: Promise<Running> | null = null;
+
+  private constructor(request: LandingRequest, owner: string, parts: IncomingParts) {
+    this.request = request;
+    this.owner = owner;
+    this.#parts = parts;
+    this.#facts = parseTravellingFacts(request.treeFacts);
+    this.#folder = migrationFolder(request.order.id);
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  get imagesFolder(): string {
+    return join(this.#folder, 'images');
+  }
+
+  /** Reserves this id here and gives the token that opens its page connection. */
+  static async prepare(request: LandingRequest, caller: Caller, parts: IncomingParts): Promise<{ incoming: Incoming; token: Uint8Array }> {
+    const incoming = new Incoming(request, callerKey(caller), parts);
+    try {
+      return { incoming, token: await incoming.#setUp() };
+    } catch (thrown) {
+      await incoming.abort();
+      throw thrown;
+    }
+  }
+
+  /** While the tree still runs on the source: everything that the window would have to wait for. */
+  async arm(): Promise<void> {
+    this.#expect('prepared', 'arm');
+    const { id, addresses } = this.request.order;
+    const site = await LandingSite.survey({ id, addresses, loopbackPorts: this.#facts.network.loopbackPorts }, this.#life.signal);
+    this.#site = site;
+    this.#undo.defer('landing site', () => site.clear());
+    await this.#journal?.write({
+      record: 'prepared',
+      cgroup: copyCgroup(id),
+      origins: [],
+      fence: id,
+      imagesFolder: this.imagesFolder,
+      addresses: [...site.addresses],
+    });
+    const maker = new CopyMaker({ request: this.request, engine: this.#parts.engine, imagesFolder: this.imagesFolder, site });
+    this.#maker = this.#undo.own('copy', maker);
+    await maker.prime();
+    await site.raise(this.#life.signal);
+    this.#state = 'armed';
+  }
+
+  async restoreAndHold(delivered: readonly DeliveredImage[]): Promise<Ready> {
+    this.#expect('armed', 'restore');
+    this.#state = 'restoring';
+    this.#timeline.mark('images complete');
+    await this.#images?.verify(delivered);
+    this.#timeline.mark('verified');
+    const from = nowMs();
+    await this.#maker?.restore(this.#life);
+    this.#timeline.mark('held');
+    await this.#journal?.write({ record: 'ready' });
+    this.#state = 'held';
+    this.#timeline.mark('ready');
+    return { restoreMs: nowMs() - from };
+  }
+
+  async keepImages(delivered: readonly DeliveredImage[]): Promise<string> {
+    await this.#images?.verify(delivered);
+    this.#images?.keep();
+    this.#state = 'images-kept';
+    await this.#finish('images-kept');
+    return this.imagesFolder;
+  }
+
+  /** COMMIT. The same answer however often it is asked. */
+  takeOver(packets: CaughtPackets): Promise<Running> {
+    if (this.#takenOver === null) {
+      if (this.#state !== 'held') throw this.#refuse('take over');
+      this.#state = 'committed';
+      this.#takenOver = this.#goForward(packets);
+      this.#takenOver.catch(() => undefined);
+    }
+    return this.#takenOver;
+  }
+
+  /** Refused behind COMMIT: from there only the copy may run. */
+  async abort(): Promise<void> {
+    if (this.#state === 'undone' || this.#state === 'images-kept') return;
+    if (this.#state === 'committed' || this.#state === 'running') throw this.#refuse('abort');
+    this.#state = 'undone';
+    this.#life.end(new PhaulError({ code: 'aborted', what: 'the source has aborted the migration', remedy: 'see the failure on the source' }));
+    await this.#finish('undone');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#state === 'committed') await this.#takenOver?.catch(() => undefined);
+    else if (this.#state !== 'running') await this.abort();
+  }
+
+  async #setUp(): Promise<Uint8Array> {
+    const { order, tree, sourceHost } = this.request;
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    const lock = await MigrationLock.tryTake(this.#folder);
+    if (lock === null) throw this.#refuse('prepare twice');
+    this.#undo.own('lock', lock);
+    const journal = await JournalFile.create(this.#folder);
+    this.#journal = journal;
+    this.#undo.own('journal', journal);
+    await journal.write({
+      record: 'opened',
+      id: order.id,
+      role: 'destination',
+      bootId: bootId(),
+      pidNamespace: pidNamespace('self'),
+      tasks: [...tree.tasks],
+      rootPid: order.pid,
+      peer: sourceHost,
+      owner: this.owner,
+      addresses: [...order.addresses],
+      request: this.request,
+    });
+    const { ground } = cgroupGround();
+    this.#undo.own('janitor', await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground)));
+    const images = await ImageFolder.create(this.imagesFolder);
+    this.#images = images;
+    this.#undo.own('images', images);
+    if (order.keepImages) images.keep();
+    const { door } = this.#parts;
+    this.#undo.defer('page door', () => door.forget(order.id));
+    return door.expect(order.id, (admitted) => {
+      this.#undo.defer('page connection', () => {
+        admitted.connection.destroy();
+      });
+      this.#arrival = receiveImages(admitted, images, order.durable);
+      // The source is told by the connection itself; here it shows when the images are verified.
+      this.#arrival.catch(() => undefined);
+    });
+  }
+
+  async #goForward(packets: CaughtPackets): Promise<Running> {
+    this.#timeline.mark('commit received');
+    await this.#journal?.write({ record: 'committed' });
+    this.#timeline.mark('committed');
+    if (this.#maker === null) throw this.#refuse('take over');
+    const { pid, replayed, remarks } = await this.#maker.letGo(packets, this.#timeline);
+    this.#timeline.mark('running');
+    await this.#journal?.write({ record: 'running', pid });
+    this.#state = 'running';
+    const kept = this.request.order.keepImages ? this.imagesFolder : null;
+    void this.#settle();
+    return { pid, timeline: this.#timeline.steps, replayedPackets: replayed, remarks, imagesFolder: kept };
+  }
+
+  /** Announcements go on in the background; then everything but the copy and its cgroup goes. */
+  async #settle(): Promise<void> {
+    try {
+      await this.#site?.settle(this.#life.signal);
+    } finally {
+      await this.#finish('moved');
+    }
+  }
+
+  async #finish(outcome: 'moved' | 'undone' | 'images-kept'): Promise<void> {
+    const undone = outcome === 'undone';
+    // What stays with a copy that runs: its cgroup, its address. The undo stack would take them away.
+    if (outcome === 'moved') this.#undo.release(['landing site', 'copy']);
+    let note = '';
+    try {
+      await this.#undo.disposeUntil('journal');
+    } catch (thrown) {
+      note = messageOf(thrown);
+      if (undone) throw asFailure(thrown, { code: 'left-behind', what: note, remedy: 'phaul leftovers --clean' });
+    } finally {
+      await this.#journal?.write({ record: 'closed', outcome, note });
+      await this.#undo[Symbol.asyncDispose]();
+      this.#life[Symbol.dispose]();
+    }
+  }
+
+  #expect(state: State, what: string): void {
+    if (this.#state !== state) throw this.#refuse(what);
+  }
+
+  #refuse(what: string): PhaulError {
+    return new PhaulError({
+      code: 'wrong-state',
+      what: `migration ${this.request.order.id} cannot ${what}: it is ${this.#state} on the destination`,
+      remedy: `phaul status ${this.request.order.id}`,
+    });
+  }
+}

@@ -1,0 +1,284 @@
+/** Everything that this agent does for its callers: the migrations that leave, those that come, and what is left of either. */
+import { release } from 'node:os';
+import type { Logger } from 'pino';
+import { type Engine, findEngine, formatVersion } from '../criu/engine.js';
+import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
+import { knownMigrations, migrationFolder } from '../host/state.js';
+import { bootId } from '../host/tasks.js';
+import { stateOf } from '../migration/journal.js';
+import { migrate } from '../migration/migrate.js';
+import type { MigrationOrder } from '../migration/order.js';
+import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Running } from '../migration/ports.js';
+import type { DestinationWord, SourceWord } from '../migration/recovery.js';
+import { PageDoor } from '../pages/door.js';
+import type { Caller } from './caller.js';
+import type { AgentConfig } from './config.js';
+import { checkLanding } from './destination-checks.js';
+import { dial } from './dial.js';
+import type {
+  AgentDuties,
+  EngineFacts,
+  HostFacts,
+  Leftover,
+  MigrationStatus,
+  OperatorDuties,
+  PeerDuties,
+  Recovery,
+  Reservation,
+  Tell,
+} from './duties.js';
+import { Incoming } from './incoming.js';
+import { readJournal } from './journal-file.js';
+import { findLeftovers } from './leftovers.js';
+import { Outgoing } from './outgoing.js';
+import { pageSizeOfHost } from './page-size.js';
+import { recoverMigration, wordAsDestination, wordAsSource } from './recover.js';
+import { RemoteDestination } from './remote-destination.js';
+import { LocalSource } from './source.js';
+import { ownSshCredentials, type SshCredentials } from './ssh-login.js';
+
+/** Finished migrations that are remembered with all their events. */
+const remembered = 50;
+
+export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
+  readonly peer: PeerDuties = this;
+  readonly operator: OperatorDuties = this;
+  readonly door = new PageDoor();
+  readonly #config: AgentConfig;
+  readonly #log: Logger;
+  readonly #outgoing = new Map<string, Outgoing>();
+  readonly #incoming = new Map<string, Incoming>();
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(config: AgentConfig, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+  }
+
+  // ---- operator ----
+
+  async migrate(order: MigrationOrder, destination: string, tell: Tell, ssh: SshCredentials | null): Promise<void> {
+    await this.#refuseSecondOwner(order);
+    const outgoing = new Outgoing(order, destination);
+    this.#outgoing.set(order.id, outgoing);
+    const run = this.#run(outgoing, ssh).finally(() => this.#running.delete(run));
+    this.#running.add(run);
+    await outgoing.watch(tell, null);
+    await run;
+  }
+
+  async watch(id: string, tell: Tell, signal: AbortSignal): Promise<void> {
+    await this.#known(id).watch(tell, signal);
+  }
+
+  async status(id: string | null): Promise<readonly MigrationStatus[]> {
+    const ids = id === null ? await knownMigrations() : [id];
+    const all = new Set([...ids, ...(id === null ? [...this.#outgoing.keys(), ...this.#incoming.keys()] : [])]);
+    const statuses = await Promise.all([...all].map((each) => this.#statusOf(each)));
+    const found = statuses.filter((status) => status !== null);
+    if (id !== null && found.length === 0) throw unknown(id);
+    return found.sort((a, b) => b.since - a.since);
+  }
+
+  async cancel(id: string): Promise<void> {
+    this.#known(id).cancel();
+  }
+
+  async recover(id: string | null, sourceIsDead: boolean): Promise<readonly Recovery[]> {
+    const ids = id === null ? await knownMigrations() : [id];
+    const recoveries: Recovery[] = [];
+    for (const each of ids) {
+      const recovery = await recoverMigration(each, { sourceIsDead, config: this.#config, engine: () => this.#engine() });
+      // Those that are closed need no word unless they were asked for by name.
+      if (recovery !== null && (id !== null || recovery.did !== '')) recoveries.push(recovery);
+    }
+    if (id !== null && recoveries.length === 0) throw unknown(id);
+    return recoveries;
+  }
+
+  async leftovers(clean: boolean): Promise<readonly Leftover[]> {
+    return await findLeftovers(clean);
+  }
+
+  async engine(): Promise<EngineFacts> {
+    const engine = await this.#engine();
+    return { path: engine.path, version: formatVersion(engine.version), why: engine.why };
+  }
+
+  // ---- peer ----
+
+  async facts(): Promise<HostFacts> {
+    const engine = await this.#engine().catch(() => null);
+    return {
+      hostName: this.#config.hostName,
+      bootId: bootId(),
+      kernel: release(),
+      pageSize: await pageSizeOfHost(),
+      engineVersion: engine === null ? null : formatVersion(engine.version),
+      cpuInfo: null,
+    };
+  }
+
+  async check(request: LandingRequest, _caller: Caller, signal: AbortSignal): Promise<readonly Finding[]> {
+    return await checkLanding(request, { hostName: this.#config.hostName, engine: () => this.#engine(), busy: this.#busyWith(request), signal });
+  }
+
+  async prepare(request: LandingRequest, caller: Caller, _signal: AbortSignal): Promise<Reservation> {
+    const { id } = request.order;
+    if (this.#incoming.has(id)) throw new PhaulError({ code: 'migration-busy', what: `migration ${id} is here already`, remedy: 'choose another id' });
+    const { incoming, token } = await Incoming.prepare(request, caller, { engine: await this.#engine(), door: this.door });
+    this.#incoming.set(id, incoming);
+    this.#forgetOld(this.#incoming, (each) => each.state === 'undone' || each.state === 'running');
+    return { pageToken: token };
+  }
+
+  async ownerOf(id: string): Promise<string | null> {
+    const incoming = this.#incoming.get(id);
+    if (incoming) return incoming.owner;
+    const state = stateOf(await readJournal(migrationFolder(id)));
+    return state?.opened.role === 'destination' ? state.opened.owner : null;
+  }
+
+  async arm(id: string, _signal: AbortSignal): Promise<void> {
+    await this.#landing(id).arm();
+  }
+
+  async restoreAndHold(id: string, delivered: readonly DeliveredImage[], _signal: AbortSignal): Promise<Ready> {
+    return await this.#landing(id).restoreAndHold(delivered);
+  }
+
+  async keepImages(id: string, delivered: readonly DeliveredImage[], _signal: AbortSignal): Promise<string> {
+    return await this.#landing(id).keepImages(delivered);
+  }
+
+  async takeOver(id: string, packets: CaughtPackets): Promise<Running> {
+    const incoming = this.#incoming.get(id);
+    if (incoming) return await incoming.takeOver(packets);
+    // This agent was restarted between READY and COMMIT: the images are its second chance (dangers.md 4).
+    const { resumeLanding } = await import('./recover-destination.js');
+    return await resumeLanding(id, { packets, engine: await this.#engine() });
+  }
+
+  async abort(id: string): Promise<void> {
+    const incoming = this.#incoming.get(id);
+    if (incoming) {
+      await incoming.abort();
+      return;
+    }
+    const { undoLanding } = await import('./recover-destination.js');
+    await undoLanding(id);
+  }
+
+  heartbeat(id: string): boolean {
+    const incoming = this.#incoming.get(id);
+    if (incoming === undefined || incoming.state === 'undone') return false;
+    incoming.lastHeard = Date.now();
+    return true;
+  }
+
+  async wordAsDestination(id: string, _caller: Caller): Promise<DestinationWord> {
+    return await wordAsDestination(id);
+  }
+
+  async wordAsSource(id: string, _caller: Caller): Promise<SourceWord> {
+    return await wordAsSource(id);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const outgoing of this.#outgoing.values()) {
+      outgoing.life.end(new PhaulError({ code: 'agent-stopped', what: 'the agent was stopped', remedy: 'the process goes on at the source; start the agent again' }));
+    }
+    await Promise.allSettled([...this.#running]);
+    await Promise.allSettled([...this.#incoming.values()].map((incoming) => incoming[Symbol.asyncDispose]()));
+  }
+
+  async #run(outgoing: Outgoing, ssh: SshCredentials | null): Promise<void> {
+    const { order, life, tell } = outgoing;
+    try {
+      const engine = await this.#engine();
+      await using link = await dial(outgoing.destination, this.#config, { signal: life.signal, ssh: ssh ?? ownSshCredentials() });
+      const destination = new RemoteDestination(link);
+      const source = new LocalSource({
+        hostName: this.#config.hostName,
+        engine,
+        pageSize: link.facts.pageSize,
+        destination: outgoing.destination,
+      });
+      const report = await migrate(order, source, destination, life, tell);
+      tell({ kind: 'done', report });
+    } catch (thrown) {
+      const failure = asFailure(thrown, { code: 'internal', what: `an unexpected failure: ${messageOf(thrown)}`, remedy: 'see the log of the agent' });
+      const placed = failure.place === null ? failure.at({ phase: 'connecting', host: this.#config.hostName, fate: { kind: 'untouched' } }) : failure;
+      this.#log.error({ id: order.id, err: thrown }, 'the migration has failed');
+      tell({ kind: 'failed', failure: placed.toJSON() });
+    } finally {
+      outgoing[Symbol.dispose]();
+      this.#forgetOld(this.#outgoing, (each) => each.over);
+    }
+  }
+
+  /** One owner per id, per tree (dangers.md 6). */
+  async #refuseSecondOwner(order: MigrationOrder): Promise<void> {
+    const busy = [...this.#outgoing.values()].find((each) => !each.over && each.order.pid === order.pid);
+    if (busy) {
+      throw new PhaulError({
+        code: 'tree-busy',
+        what: `process ${order.pid} is on its way already, by migration ${busy.order.id}`,
+        remedy: `phaul status ${busy.order.id} --watch, or phaul cancel ${busy.order.id}`,
+      });
+    }
+    if (this.#outgoing.has(order.id) || (await readJournal(migrationFolder(order.id))).length > 0) {
+      throw new PhaulError({ code: 'id-in-use', what: `there is a migration ${order.id} already`, remedy: 'choose another id' });
+    }
+  }
+
+  #busyWith(request: LandingRequest): string | null {
+    const pids = new Set(request.tree.tasks.map((task) => task.pid));
+    const ips = new Set(request.order.addresses.map((address) => address.ip));
+    const other = [...this.#incoming.values()].find(
+      (each) =>
+        !['running', 'undone', 'images-kept'].includes(each.state) &&
+        each.request.order.id !== request.order.id &&
+        (each.request.tree.tasks.some((task) => pids.has(task.pid)) || each.request.order.addresses.some((address) => ips.has(address.ip))),
+    );
+    return other?.request.order.id ?? null;
+  }
+
+  #landing(id: string): Incoming {
+    const incoming = this.#incoming.get(id);
+    if (incoming === undefined) throw unknown(id);
+    return incoming;
+  }
+
+  #known(id: string): Outgoing {
+    const outgoing = this.#outgoing.get(id);
+    if (outgoing === undefined) throw unknown(id);
+    return outgoing;
+  }
+
+  async #statusOf(id: string): Promise<MigrationStatus | null> {
+    const outgoing = this.#outgoing.get(id);
+    if (outgoing) {
+      return { id, role: 'source', peer: outgoing.destination, pid: outgoing.order.pid, phase: outgoing.phase, since: outgoing.since, open: !outgoing.over, note: '' };
+    }
+    const state = stateOf(await readJournal(migrationFolder(id)));
+    if (state === null) return null;
+    const { opened, closed } = state;
+    const incoming = this.#incoming.get(id);
+    const phase = closed?.outcome ?? incoming?.state ?? (state.committed ? 'committed' : state.committing ? 'committing' : state.ready ? 'ready' : 'interrupted');
+    return { id, role: opened.role, peer: opened.peer, pid: opened.rootPid, phase, since: opened.at, open: closed === null, note: closed?.note ?? '' };
+  }
+
+  async #engine(): Promise<Engine> {
+    return await findEngine(this.#config.runDirectory);
+  }
+
+  #forgetOld<T>(all: Map<string, T>, over: (each: T) => boolean): void {
+    const old = [...all].filter(([, each]) => over(each));
+    for (const [id] of old.slice(0, Math.max(0, old.length - remembered))) all.delete(id);
+  }
+}
+
+function unknown(id: string): PhaulError {
+  return new PhaulError({ code: 'unknown-migration', what: `this host knows no migration ${id}`, remedy: 'phaul status shows those it knows' });
+}

@@ -1,0 +1,119 @@
+/** A landing that nobody works on any more: undone before COMMIT, brought to an end behind it. */
+import { rm } from 'node:fs/promises';
+import type { Engine } from '../criu/engine.js';
+import { PhaulError } from '../failure/phaul-error.js';
+import { LeafCgroup } from '../host/cgroup.js';
+import { MigrationLock } from '../host/lock.js';
+import { migrationFolder } from '../host/state.js';
+import { readStat } from '../host/tasks.js';
+import { type JournalState, stateOf } from '../migration/journal.js';
+import type { CaughtPackets, Running } from '../migration/ports.js';
+import { type CopyCondition, decideDestination } from '../migration/recovery.js';
+import { DestinationFence } from '../network/destination-fence.js';
+import type { Recovery } from './duties.js';
+import { JournalFile, readJournal } from './journal-file.js';
+import { clearSite } from './landing-site.js';
+import type { RecoveryMeans } from './recover.js';
+import { restoreFromDisk } from './restore-from-disk.js';
+
+export async function recoverLanding(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
+  const { id, peer } = state.opened;
+  const action = decideDestination(state, copyCondition(state), 'unreachable', means.sourceIsDead);
+  await using journal = await JournalFile.reopen(migrationFolder(id));
+  switch (action.do) {
+    case 'nothing':
+      return { id, did: 'it is settled', settled: true };
+    case 'undo':
+      await undo(state, journal);
+      return { id, did: 'nothing of it is left here; the source goes on', settled: true };
+    case 'adopt':
+      await adopt(state, journal);
+      return { id, did: 'the process runs here', settled: true };
+    case 'restore-again': {
+      const running = await restoreFromDisk(state, { engine: await means.engine(), packets: { packets: [], lost: 0 }, journal });
+      return { id, did: `the process was restored again and runs here (pid ${running.pid})`, settled: true };
+    }
+    case 'wait-for-source':
+      // The copy is gone with its agent, its images are not; no address may stand here without a socket behind it.
+      await clearSite(id, state.prepared?.addresses ?? [], null);
+      return { id, did: `${peer} must say whether it has let go (its agent or janitor will); or: phaul recover ${id} --source-is-dead`, settled: false };
+  }
+}
+
+/** COMMIT for a landing of which this agent remembers only the journal. Idempotent. */
+export async function resumeLanding(id: string, means: { engine: Engine; packets: CaughtPackets }): Promise<Running> {
+  using lock = await lockOf(id);
+  void lock;
+  const state = await openState(id);
+  await using journal = await JournalFile.reopen(migrationFolder(id));
+  if (state.runningPid !== null) {
+    if (state.closed === null) await adopt(state, journal);
+    return { pid: state.runningPid, timeline: [], replayedPackets: 0, remarks: [], imagesFolder: null };
+  }
+  if (!state.ready || state.closed !== null) {
+    throw new PhaulError({
+      code: 'take-over-impossible',
+      what: `migration ${id} was never ready here`,
+      remedy: 'look at the journals of both hosts: phaul status on each',
+    });
+  }
+  if (!state.committed) await journal.write({ record: 'committed' });
+  return await restoreFromDisk(state, { ...means, journal });
+}
+
+/** ABORT for a landing of which this agent remembers only the journal. An unknown id is no error. */
+export async function undoLanding(id: string): Promise<void> {
+  const state = stateOf(await readJournal(migrationFolder(id)));
+  if (state === null || state.closed !== null || state.opened.role !== 'destination') return;
+  using lock = await lockOf(id);
+  void lock;
+  const again = await openState(id);
+  if (again.closed !== null) return;
+  if (again.committed) {
+    throw new PhaulError({ code: 'wrong-state', what: `migration ${id} has COMMIT here and cannot be aborted`, remedy: `phaul recover ${id}` });
+  }
+  await using journal = await JournalFile.reopen(migrationFolder(id));
+  await undo(again, journal);
+}
+
+async function undo(state: JournalState, journal: JournalFile): Promise<void> {
+  const { id } = state.opened;
+  await clearSite(id, state.prepared?.addresses ?? [], null);
+  await rm(`${migrationFolder(id)}/images`, { recursive: true, force: true });
+  await journal.write({ record: 'closed', outcome: 'undone', note: 'by recovery' });
+}
+
+/** Never kills: a copy that runs is the process. */
+async function adopt(state: JournalState, journal: JournalFile): Promise<void> {
+  const { id, rootPid } = state.opened;
+  DestinationFence.openByName(id, state.prepared?.addresses ?? []);
+  if (state.runningPid === null) await journal.write({ record: 'running', pid: rootPid });
+  await DestinationFence.removeByName(id);
+  await rm(`${migrationFolder(id)}/images`, { recursive: true, force: true });
+  await journal.write({ record: 'closed', outcome: 'moved', note: 'adopted by recovery' });
+}
+
+/** Whether tasks are in the copy's cgroup, and whether they run: a held one is traced or stopped by CRIU, and CRIU is in there with it. */
+function copyCondition(state: JournalState): CopyCondition {
+  const cgroup = state.prepared?.cgroup;
+  const expected = new Set(state.opened.tasks.map((task) => task.pid));
+  const inside = cgroup ? LeafCgroup.at(cgroup).members() : [state.opened.rootPid];
+  const tasks = inside.filter((pid) => expected.has(pid)).map(readStat);
+  const living = tasks.filter((stat) => stat !== null && stat.state !== 'Z');
+  if (living.length === 0) return 'none';
+  const whole = living.length === expected.size && inside.every((pid) => expected.has(pid));
+  // Without CRIU beside them, and none of them stopped by a tracer, they run.
+  return whole && living.every((stat) => stat?.state !== 't') ? 'running' : 'held';
+}
+
+async function openState(id: string): Promise<JournalState> {
+  const state = stateOf(await readJournal(migrationFolder(id)));
+  if (state === null) throw new PhaulError({ code: 'unknown-migration', what: `this host knows no migration ${id}`, remedy: 'phaul status shows those it knows' });
+  return state;
+}
+
+async function lockOf(id: string): Promise<MigrationLock> {
+  const lock = await MigrationLock.tryTake(migrationFolder(id));
+  if (lock !== null) return lock;
+  throw new PhaulError({ code: 'migration-busy', what: `somebody works on migration ${id} on this host`, remedy: 'try again in a moment' });
+}

@@ -1,0 +1,146 @@
+/** A departure that nobody works on any more: the tree goes on here, or everything is brought to the destination's side of the line. */
+import { rm } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '../failure/phaul-error.js';
+import { LeafCgroup } from '../host/cgroup.js';
+import { TaskHandle } from '../host/pidfd.js';
+import { endRepairMode } from '../host/repair.js';
+import { migrationFolder } from '../host/state.js';
+import { isSameTask, readStat } from '../host/tasks.js';
+import type { JournalState } from '../migration/journal.js';
+import type { TaskIdentity } from '../migration/ports.js';
+import { decideSource, type DestinationWord } from '../migration/recovery.js';
+import { deleteLockTable } from '../network/lock-table.js';
+import { removeAddress } from '../network/moved-address.js';
+import { SourceFence } from '../network/source-fence.js';
+import { dial } from './dial.js';
+import type { Recovery } from './duties.js';
+import { JournalFile } from './journal-file.js';
+import { destinationWordFromWire } from './messages.js';
+import type { PeerLink } from './peer-link.js';
+import { type RecoveryMeans, treeCondition } from './recover.js';
+import { rpc } from './rpc-service.js';
+
+const sigkill = 9;
+/** CRIU takes its hands off the tree within 100 ms of the agent's death. ms. */
+const criuLeavesMs = 5000;
+const askMs = 3000;
+const commitMs = 60_000;
+
+export async function recoverDeparture(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
+  const { id } = state.opened;
+  await criuHasLeft(state);
+  const tree = treeCondition(state);
+  // A whole tree goes on whatever the other host says, except COMMIT: only a frozen, dead or dying tree is worth the wait for its word.
+  await using link = await dialOrNull(state.opened.peer, means);
+  const word = await askDestination(link, id);
+  const action = decideSource(state, tree, word);
+  await using journal = await JournalFile.reopen(migrationFolder(id));
+  switch (action.do) {
+    case 'nothing':
+      return { id, did: 'it is settled', settled: true };
+    case 'resume-source':
+    case 'resume-rest': {
+      // Sent without waiting for its effect: the destination never runs without COMMIT.
+      const aborted = link?.rpc.call(rpc.abort, { id }, { timeoutMs: askMs }).then(
+        () => '',
+        (failure: unknown) => ` (${state.opened.peer} was not told: ${messageOf(failure)})`,
+      );
+      await resume(state);
+      const told = (await aborted) ?? ` (${state.opened.peer} could not be reached)`;
+      await close(state, journal, 'undone');
+      const did = action.do === 'resume-source' ? 'the process goes on here' : 'some tasks had died; the rest goes on here';
+      return { id, did: did + told, settled: true };
+    }
+    case 'go-forward': {
+      killRest(state);
+      if (link !== null) await link.rpc.call(rpc.takeOver, { id, packets: [], lost: 0 }, { timeoutMs: commitMs });
+      await bury(state, journal);
+      return { id, did: `the process runs on ${state.opened.peer}`, settled: true };
+    }
+    case 'tidy-up':
+      await bury(state, journal);
+      return { id, did: 'nothing of the process is left here', settled: true };
+    case 'ask-again':
+      return { id, did: `${state.opened.peer} must say whether it holds the process, and cannot be reached`, settled: false };
+  }
+}
+
+/** Thaws a tree that is whole, with its sockets out of repair mode and its fence gone. */
+async function resume(state: JournalState): Promise<void> {
+  const leaf = state.prepared?.cgroup ? LeafCgroup.at(state.prepared.cgroup) : null;
+  const tasks = livingTasks(state);
+  try {
+    endRepairMode(tasks);
+    if (state.frozen?.lockTable) await deleteLockTable(state.frozen.lockTable);
+    await SourceFence.removeByName(state.opened.id);
+  } finally {
+    // Whatever failed: what is whole must not stay frozen.
+    leaf?.thaw();
+  }
+  if (leaf?.exists) {
+    leaf.moveBack(state.prepared?.origins ?? []);
+    await leaf.remove();
+  }
+}
+
+function killRest(state: JournalState): void {
+  if (state.prepared?.cgroup) LeafCgroup.at(state.prepared.cgroup).kill();
+  for (const task of livingTasks(state)) {
+    using handle = TaskHandle.open(task);
+    handle?.signal(sigkill);
+  }
+}
+
+/** Address first, then the fence: between them the kernel would reset the clients' connections (dangers.md 14). */
+async function bury(state: JournalState, journal: JournalFile): Promise<void> {
+  killRest(state);
+  for (const address of state.prepared?.addresses ?? []) await removeAddress(address);
+  const tasks = state.frozen?.tasks ?? state.opened.tasks;
+  while (tasks.some(isSameTask)) await delay(10);
+  await journal.write({ record: 'source-dead' });
+  if (state.frozen?.lockTable) await deleteLockTable(state.frozen.lockTable);
+  await SourceFence.removeByName(state.opened.id);
+  if (state.prepared?.cgroup) await LeafCgroup.at(state.prepared.cgroup).remove();
+  await close(state, journal, 'moved');
+}
+
+async function close(state: JournalState, journal: JournalFile, outcome: 'moved' | 'undone'): Promise<void> {
+  if (state.prepared?.imagesFolder) await rm(state.prepared.imagesFolder, { recursive: true, force: true });
+  await journal.write({ record: 'closed', outcome, note: 'by recovery' });
+}
+
+function livingTasks(state: JournalState): readonly TaskIdentity[] {
+  return (state.frozen?.tasks ?? state.opened.tasks).filter(isSameTask);
+}
+
+/** Until the tracer is gone, repair mode and the tasks are CRIU's: it rolls back by itself when its socket has closed. */
+async function criuHasLeft(state: JournalState): Promise<void> {
+  const pid = state.frozen?.criuPid;
+  if (pid === undefined) return;
+  const born = readStat(pid)?.startTime;
+  const deadline = performance.now() + criuLeavesMs;
+  while (performance.now() < deadline) {
+    const stat = readStat(pid);
+    if (stat === null || stat.state === 'Z' || stat.startTime !== born) return;
+    await delay(10);
+  }
+}
+
+async function dialOrNull(peer: string, means: RecoveryMeans): Promise<PeerLink | null> {
+  try {
+    return await dial(peer, means.config, { signal: AbortSignal.timeout(askMs) });
+  } catch {
+    // Unreachable is a word too: the decision knows what to do with it.
+    return null;
+  }
+}
+
+async function askDestination(link: PeerLink | null, id: string): Promise<DestinationWord> {
+  if (link === null) return 'unreachable';
+  try {
+    return destinationWordFromWire((await link.rpc.call(rpc.outcome, { id, role: 'destination' }, { timeoutMs: askMs })).word, link.name);
+  } catch {
+    return 'unreachable';
+  }
+}

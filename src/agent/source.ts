@@ -1,0 +1,103 @@
+/** This host as the source of a migration. */
+import { formatVersion, type Engine } from '../criu/engine.js';
+import type { Lifetime } from '../migration/lifetime.js';
+import type { MigrationOrder } from '../migration/order.js';
+import type { Departure, Finding, LandingRequest, SourceHost, SourceVerdict } from '../migration/ports.js';
+import { checkAddressOnSource } from '../network/address-checks.js';
+import { checkConnectionsOnSource, connectionFacts } from '../network/connection-checks.js';
+import { isConnected, loopbackPortsInsideTree } from '../network/connections.js';
+import { listAddresses, listInterfaces } from '../network/interfaces.js';
+import { promotesSecondaries } from '../network/moved-address.js';
+import { readSockets, socketsOf } from '../network/sockets.js';
+import { readNetworkSysctls } from '../network/sysctls.js';
+import { inspectTree } from '../preflight/inspect-tree.js';
+import { LocalDeparture } from './departure.js';
+import type { EngineNeeds } from './engine-options.js';
+import type { TravellingFacts } from './travelling-facts.js';
+
+export interface SourceParts {
+  readonly hostName: string;
+  readonly engine: Engine;
+  readonly pageSize: number;
+  /** How the operator named the destination. */
+  readonly destination: string;
+}
+
+export class LocalSource implements SourceHost {
+  readonly #parts: SourceParts;
+  #needs: EngineNeeds = { fileLocks: false, linkRemap: false, ghostLimit: null, extUnixSk: false };
+
+  constructor(parts: SourceParts) {
+    this.#parts = parts;
+  }
+
+  get name(): string {
+    return this.#parts.hostName;
+  }
+
+  async inspect(order: MigrationOrder, life: Lifetime): Promise<SourceVerdict> {
+    const inspection = await inspectTree(order, this.name, life.signal);
+    const { tree } = inspection;
+    this.#needs = inspection.needs;
+    // Without a tree there are no sockets to look at; its blockers say why.
+    const network = tree.tasks.length === 0 ? null : await this.#inspectNetwork(order, tree.tasks.map((task) => task.pid), life);
+    const facts: TravellingFacts = {
+      network: network?.facts ?? { connections: [], loopbackPorts: [], sysctls: await readNetworkSysctls() },
+      engineVersion: formatVersion(this.#parts.engine.version),
+      tree: inspection.facts,
+    };
+    const hasConnections = facts.network.connections.some((each) => isConnected({ protocol: each.protocol, state: each.state as never }));
+    const request: LandingRequest = {
+      order,
+      sourceHost: this.name,
+      tree,
+      memoryBytes: inspection.memoryBytes,
+      tcpEstablished: order.tcp === 'established' || (order.tcp === 'auto' && hasConnections),
+      treeFacts: JSON.stringify(facts),
+    };
+    return { request, findings: [...inspection.findings, ...(network?.findings ?? [])] };
+  }
+
+  async prepare(request: LandingRequest, life: Lifetime): Promise<Departure> {
+    return await LocalDeparture.prepare(
+      {
+        request,
+        engine: this.#parts.engine,
+        needs: this.#needs,
+        destination: this.#parts.destination,
+        pageSize: this.#parts.pageSize,
+      },
+      life,
+    );
+  }
+
+  async #inspectNetwork(
+    order: MigrationOrder,
+    pids: readonly number[],
+    life: Lifetime,
+  ): Promise<{ facts: TravellingFacts['network']; findings: Finding[] }> {
+    const [interfaces, sockets, tree, own] = await Promise.all([
+      listInterfaces(life.signal),
+      readSockets(order.pid),
+      socketsOf(pids),
+      socketsOf(['self']),
+    ]);
+    const promoting = new Set<string>();
+    for (const { name } of interfaces) if (await promotesSecondaries(name)) promoting.add(name);
+    const hostIps = listAddresses(interfaces).map((address) => address.ip);
+    const findings = [
+      ...checkConnectionsOnSource({ host: this.name, sockets, tree, hostIps }),
+      ...order.addresses.flatMap((address) =>
+        checkAddressOnSource(address, { host: this.name, interfaces, sockets, tree, own, promoting }),
+      ),
+    ];
+    return {
+      facts: {
+        connections: [...connectionFacts(sockets, tree)],
+        loopbackPorts: [...loopbackPortsInsideTree(sockets, tree)],
+        sysctls: await readNetworkSysctls(),
+      },
+      findings,
+    };
+  }
+}
