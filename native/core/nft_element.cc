@@ -96,13 +96,16 @@ std::vector<char> describe(const NftElement& element, std::uint16_t operation, s
   return batch.bytes();
 }
 
-// The kernel handles the batch inside send(2), so the answer is there already. A failed commit is told before the
-// acknowledgement of the element: the first answer decides.
+// The kernel handles the batch inside send(2), so the answers are there already. A failed commit is told before the
+// acknowledgement of the element: the first answer decides, the others must not be taken for those of the next batch.
 Done awaitAcknowledgement(int fd) {
   alignas(nlmsghdr) std::array<char, 8192> answer;
   const ssize_t got = recv(fd, answer.data(), answer.size(), MSG_DONTWAIT);
   if (got < 0) return Failure::last("recv");
-  auto rest = static_cast<std::size_t>(got);
+  std::array<char, 1> surplus;
+  while (recv(fd, surplus.data(), surplus.size(), MSG_DONTWAIT | MSG_TRUNC) >= 0) {
+  }
+  const auto rest = static_cast<std::size_t>(got);
   const auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
   if (rest < NLMSG_LENGTH(sizeof(nlmsgerr)) || header->nlmsg_len > rest || header->nlmsg_type != NLMSG_ERROR) {
     return Failure{EPROTO, "recv"};
@@ -113,20 +116,31 @@ Done awaitAcknowledgement(int fd) {
   return Nothing{};
 }
 
+// Kept open for the life of the thread, in the network namespace of its first use: when a netfilter socket is closed
+// after a deletion, the kernel first waits for the deleted elements to be freed (nft_rcv_nl_event), 9 ms in the window.
+Outcome<int> netlinkSocket() {
+  thread_local UniqueFd netlink;
+  if (!netlink) {
+    netlink.reset(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER));
+    if (!netlink) return Failure::last("socket");
+  }
+  return netlink.get();
+}
+
 Done change(const NftElement& element, std::uint16_t operation, std::uint16_t flags) {
   if (element.key.size() > NFT_DATA_VALUE_MAXLEN) return Failure{EINVAL, "nf_tables"};
   if (element.table.size() >= NFT_NAME_MAXLEN || element.set.size() >= NFT_NAME_MAXLEN) {
     return Failure{ENAMETOOLONG, "nf_tables"};
   }
-  const UniqueFd netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER));
-  if (!netlink) return Failure::last("socket");
+  Outcome<int> netlink = netlinkSocket();
+  if (!netlink) return netlink.failure();
   const std::vector<char> batch = describe(element, operation, flags);
   sockaddr_nl kernel = {};
   kernel.nl_family = AF_NETLINK;
-  if (sendto(netlink.get(), batch.data(), batch.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel) < 0) {
+  if (sendto(*netlink, batch.data(), batch.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel) < 0) {
     return Failure::last("sendto");
   }
-  return awaitAcknowledgement(netlink.get());
+  return awaitAcknowledgement(*netlink);
 }
 
 }  // namespace
