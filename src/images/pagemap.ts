@@ -5,6 +5,9 @@
  * of the pages image, then one entry per run of pages. Written by hand: a large task has 100,000 entries and the
  * messages have five small fields.
  */
+import { PhaulError } from '../failure/phaul-error.js';
+import { protobufFields } from './protobuf-fields.js';
+
 const commonMagic = 0x54564319;
 const pagemapMagic = 0x56084025;
 
@@ -70,4 +73,52 @@ export class PagemapWriter {
     }
     this.#block[this.#fill++] = Number(left);
   }
+}
+
+export interface Pagemap {
+  /** The pages lie in `pages-<this>.img`. */
+  readonly pagesImage: number;
+  readonly entries: readonly PagemapEntry[];
+}
+
+/** Reads a pagemap image of either dialect. Throws `image-damaged`. */
+export function decodePagemap(image: Buffer): Pagemap {
+  try {
+    const [head, ...entries] = records(image);
+    const pagesImage = head && fieldsOf(head).get(1);
+    if (pagesImage === undefined) throw new RangeError('it has no head');
+    return { pagesImage: Number(pagesImage), entries: entries.map(decodeEntry) };
+  } catch (cause) {
+    throw new PhaulError({
+      code: 'image-damaged',
+      what: 'a pagemap image cannot be read',
+      remedy: 'dump again',
+      cause,
+    });
+  }
+}
+
+function* records(image: Buffer): Generator<Buffer> {
+  if (image.readUInt32LE(0) !== commonMagic || image.readUInt32LE(4) !== pagemapMagic)
+    throw new RangeError('it is no pagemap');
+  for (let at = 8; at < image.length; ) {
+    const from = at + 4;
+    at = from + image.readUInt32LE(at);
+    if (at > image.length) throw new RangeError('its last record is cut off');
+    yield image.subarray(from, at);
+  }
+}
+
+function decodeEntry(record: Buffer): PagemapEntry {
+  const fields = fieldsOf(record);
+  const address = fields.get(1);
+  const pages = fields.get(5) ?? fields.get(2);
+  if (address === undefined || pages === undefined) throw new RangeError('an entry has no address or no pages');
+  // Before the flags there was one field for one of them, `in_parent`.
+  const flags = fields.get(4) ?? (fields.get(3) === 1n ? BigInt(PageFlag.parent) : BigInt(PageFlag.present));
+  return { address, pages: Number(pages), flags: Number(flags) };
+}
+
+function fieldsOf(record: Buffer): Map<number, bigint> {
+  return new Map([...protobufFields(record)].flatMap(({ number, value }) => (value === null ? [] : [[number, value]])));
 }

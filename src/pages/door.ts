@@ -4,11 +4,21 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Duplex } from 'node:stream';
-import { PhaulError } from '../failure/phaul-error.js';
-import { encodeHeader, type FrameHeader, FrameKind, FrameParser, headerBytes, preface, tokenBytes } from './frame.js';
+import { decodeHeader, decodeHello, encodeHeader, FrameKind, headerBytes, preface, tokenBytes } from './frame.js';
 
-const patienceMs = 5000;
-const maxStrangers = 16;
+export interface DoorLimits {
+  /** ms from `admit` to a complete HELLO. */
+  readonly patienceMs: number;
+  /** Connections at a time that have not yet shown a token. */
+  readonly maxStrangers: number;
+  /** ms for which a token is good; the source dials as soon as it has it. */
+  readonly tokenMs: number;
+}
+
+export const defaultDoorLimits: DoorLimits = { patienceMs: 5000, maxStrangers: 16, tokenMs: 60_000 };
+
+/** A preface and a HELLO with the longest id; more is never read before a token was shown. */
+const maxHelloBytes = tokenBytes + 64;
 
 /** A connection that has shown its token, and what was read behind it. */
 export interface AdmittedConnection {
@@ -18,18 +28,32 @@ export interface AdmittedConnection {
 
 interface Expected {
   readonly token: Buffer;
+  /** ms, performance.now(). */
+  readonly until: number;
   admit(connection: AdmittedConnection): void;
+}
+
+interface Hello {
+  readonly token: Buffer;
+  readonly migrationId: string;
+  /** Bytes that it took, preface included. */
+  readonly length: number;
 }
 
 export class PageDoor {
   readonly preface = preface;
+  readonly #limits: DoorLimits;
   readonly #expected = new Map<string, Expected>();
   #strangers = 0;
+
+  constructor(limits: DoorLimits = defaultDoorLimits) {
+    this.#limits = limits;
+  }
 
   /** A new token for a migration; `admit` is called once, with the connection that shows it. An older token of the same migration is void. */
   expect(migrationId: string, admit: (connection: AdmittedConnection) => void): Uint8Array {
     const token = randomBytes(tokenBytes);
-    this.#expected.set(migrationId, { token, admit });
+    this.#expected.set(migrationId, { token, until: performance.now() + this.#limits.tokenMs, admit });
     return token;
   }
 
@@ -37,9 +61,15 @@ export class PageDoor {
     this.#expected.delete(migrationId);
   }
 
+  get strangers(): number {
+    return this.#strangers;
+  }
+
   /** Takes a connection whose preface is still unread. */
   admit(connection: Duplex): void {
-    if (this.#strangers >= maxStrangers) {
+    // Whoever takes the connection over listens too; until then a broken one is no more than gone.
+    connection.on('error', () => connection.destroy());
+    if (this.#strangers >= this.#limits.maxStrangers) {
       connection.destroy();
       return;
     }
@@ -50,62 +80,49 @@ export class PageDoor {
       standing = false;
       clearTimeout(patience);
     };
-    const patience = setTimeout(() => connection.destroy(), patienceMs);
+    const patience = setTimeout(() => connection.destroy(), this.#limits.patienceMs);
     connection.once('close', leave);
-    connection.on('error', () => connection.destroy());
 
-    let seen = Buffer.alloc(0);
+    let seen: Buffer = Buffer.alloc(0);
     const look = (chunk: Buffer): void => {
-      seen = Buffer.concat([seen, chunk]);
+      seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
       const hello = readHello(seen);
       if (hello === 'more') return;
       connection.off('data', look);
       connection.pause();
       leave();
-      if (hello === 'refused' || !this.#enter(hello, connection, seen.subarray(hello.length))) connection.destroy();
+      if (hello === 'refused' || !this.#enter(hello, connection, seen)) connection.destroy();
     };
     connection.on('data', look);
   }
 
-  #enter(hello: Hello, connection: Duplex, rest: Buffer): boolean {
+  #enter(hello: Hello, connection: Duplex, seen: Buffer): boolean {
     const expected = this.#expected.get(hello.migrationId);
     // An unknown migration costs the same comparison as a wrong token.
     const token = expected?.token ?? Buffer.alloc(tokenBytes);
     if (!timingSafeEqual(token, hello.token) || expected === undefined) return false;
     this.#expected.delete(hello.migrationId);
+    if (performance.now() > expected.until) return false;
     connection.write(encodeHeader(FrameKind.welcome, 0, 0));
-    expected.admit({ connection, rest });
+    expected.admit({ connection, rest: seen.subarray(hello.length) });
     return true;
   }
 }
 
-interface Hello {
-  readonly token: Buffer;
-  readonly migrationId: string;
-  /** Bytes that it took. */
-  readonly length: number;
-}
-
-/** Preface and HELLO at the head of what was read so far. */
+/** Preface and HELLO at the head of what was read so far; decided as early as its bytes allow. */
 function readHello(seen: Buffer): Hello | 'more' | 'refused' {
-  if (!preface.subarray(0, seen.length).equals(seen.subarray(0, preface.length))) return 'refused';
-  if (seen.length < preface.length + headerBytes) return 'more';
-  let hello: Hello | null = null;
-  const parser = new FrameParser({
-    frame: (header: FrameHeader, payload: Buffer) => {
-      if (header.kind !== FrameKind.hello || payload.length <= tokenBytes)
-        throw new PhaulError({ code: 'page-frame-refused', what: 'no HELLO', remedy: 'none' });
-      const length = preface.length + headerBytes + header.length;
-      hello ??= { token: payload.subarray(0, tokenBytes), migrationId: payload.toString('latin1', tokenBytes), length };
-    },
-    data: () => {},
-  });
+  const shown = Math.min(seen.length, preface.length);
+  if (!preface.subarray(0, shown).equals(seen.subarray(0, shown))) return 'refused';
+  const payloadAt = preface.length + headerBytes;
+  if (seen.length < payloadAt) return 'more';
   try {
-    // Only the first frame: what follows belongs to the receiver.
-    const length = seen.readUInt32LE(preface.length + 8);
-    parser.feed(seen.subarray(preface.length, preface.length + headerBytes + Math.min(length, seen.length)));
+    const header = decodeHeader(seen.subarray(preface.length, payloadAt));
+    if (header.kind !== FrameKind.hello || header.length > maxHelloBytes) return 'refused';
+    const length = payloadAt + header.length;
+    if (seen.length < length) return 'more';
+    return { ...decodeHello(seen.subarray(payloadAt, length)), length };
   } catch {
+    // Whatever it is that a stranger sends instead of a HELLO, it is not worth a word.
     return 'refused';
   }
-  return hello ?? 'more';
 }

@@ -22,7 +22,7 @@
  * Version policy: the preface carries the version; another one is refused. Kind 0 is invalid, unknown kinds are refused,
  * the spare bytes of a header are ignored. Every length is bounded before anything is allocated.
  */
-import { PhaulError } from '../failure/phaul-error.js';
+import { type FailureFacts, PhaulError } from '../failure/phaul-error.js';
 
 /** What a page connection begins with; the last byte is the version. */
 export const preface = Buffer.from('PHAULPG1', 'latin1');
@@ -46,9 +46,8 @@ export const maxDataBytes = 1 << 20;
 /** Names, tokens, texts. */
 export const maxSmallBytes = 4096;
 export const tokenBytes = 32;
-
-/** CRIU's image names (`tcp-stream-1a.img`, `tmpfs-dev-55.tar.gz.img`) and nothing that could leave a folder (dangers.md 15). */
-export const imageNamePattern = /^[a-z0-9][a-z0-9-]{0,127}(?:\.tar\.gz)?\.img$/;
+/** Characters of one line of FAILED; three of them, at 3 bytes a character, stay below `maxSmallBytes`. */
+const maxFailedLine = 400;
 
 export interface FrameHeader {
   readonly kind: FrameKind;
@@ -156,4 +155,33 @@ export function decodeEnd(payload: Buffer): { bytes: number; hash: string } {
   const bytes = payload.readBigUInt64LE(0);
   if (bytes > BigInt(Number.MAX_SAFE_INTEGER)) throw refused(`an image of ${bytes} bytes`);
   return { bytes: Number(bytes), hash: payload.toString('hex', 8) };
+}
+
+/** HELLO: 32 bytes of token, then the migration's id. */
+export function encodeHello({ token, migrationId }: { token: Uint8Array; migrationId: string }): Buffer {
+  return encodeFrame(FrameKind.hello, 0, Buffer.concat([token, Buffer.from(migrationId, 'latin1')]));
+}
+
+export function decodeHello(payload: Buffer): { token: Buffer; migrationId: string } {
+  if (payload.length <= tokenBytes) throw refused(`a HELLO of ${payload.length} bytes`);
+  return { token: payload.subarray(0, tokenBytes), migrationId: payload.toString('latin1', tokenBytes) };
+}
+
+/** FAILED: code, what and remedy, one line each. */
+export function encodeFailed({ code, what, remedy }: FailureFacts): Buffer {
+  const lines = [code, what, remedy].map((line) => line.replaceAll('\n', ' ').slice(0, maxFailedLine));
+  return encodeFrame(FrameKind.failed, 0, Buffer.from(lines.join('\n'), 'utf8'));
+}
+
+/** Text of a peer ends on a terminal: nothing but printable characters passes. */
+export function decodeFailed(payload: Buffer): FailureFacts {
+  const [code = '', what, remedy] = payload
+    .toString('utf8')
+    .split('\n')
+    .map((line) => line.replace(/\p{C}/gu, ''));
+  return {
+    code: /^[a-z][a-z0-9-]{0,63}$/.test(code) ? code : 'page-store-failed',
+    what: what || 'the destination could not store the images',
+    remedy: remedy || 'see the log of its agent',
+  };
 }
