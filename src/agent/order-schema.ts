@@ -4,13 +4,13 @@
  */
 import { z } from 'zod';
 import { PhaulError } from '../failure/phaul-error.js';
+import { imageNamePattern } from '../images/image-name.js';
 import type { AddressOrder, MigrationOrder } from '../migration/order.js';
 import type { DeliveredImage, LandingRequest } from '../migration/ports.js';
 import { formatAddress, parseAddressOrder } from '../network/address.js';
 
 /** Names folders, cgroups and nft tables; the first character is no dash, so that no tool reads it as an option. */
 export const migrationIdPattern = /^[a-z0-9][a-z0-9-]{0,31}$/;
-export const imageNamePattern = /^[a-z0-9-]+\.img$/;
 
 const migrationId = z
   .string()

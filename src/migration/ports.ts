@@ -48,7 +48,7 @@ export interface LandingRequest {
 
 /** A file of the images folder as the source has sent it. */
 export interface DeliveredImage {
-  /** Matches `^[a-z0-9-]+\.img$`. */
+  /** One of CRIU's image names (src/images/image-name.ts). */
   readonly name: string;
   readonly bytes: number;
   /** XXH3-128, 32 hex digits. */
@@ -109,7 +109,7 @@ export interface Landing extends AsyncDisposable {
   takeOver(packets: CaughtPackets): Promise<Running>;
 }
 
-/** Takes image files as streams of bytes; back-pressure by the returned promises. */
+/** Takes image files as streams of bytes; calls take effect in the order in which they are made, back-pressure is by the returned promises. */
 export interface ImageSink {
   /** Sends bytes of one image; the buffer may be reused when the promise has resolved. */
   write(name: string, bytes: Uint8Array): Promise<void>;
