@@ -12,6 +12,8 @@ export interface DemoFacts {
   readonly aliveOnDestination: boolean;
   /** The name that the server gave before the move. */
   readonly nameBefore: string;
+  /** What `phaul leftovers` has found on both hosts after the move. */
+  readonly leftovers: readonly string[];
 }
 
 /** Everything that a user would call lost or wrong; empty when the move was whole. */
@@ -25,6 +27,7 @@ export function violations(facts: DemoFacts): string[] {
   if (!clients.hostAnswers.has(migration.destination))
     found.push(`no client had an answer from ${migration.destination}`);
   if (clients.newConnections.ok === 0) found.push('no new connection was made');
+  if (facts.leftovers.length > 0) found.push(`left behind: ${facts.leftovers.join(', ')}`);
   if (!isUnharmed(clients)) {
     found.push(
       `clients: ${clients.portsAfter.length} of ${clients.connections} connections live, ${clients.lost} replies lost, ` +
@@ -61,6 +64,7 @@ export function reportLines(facts: DemoFacts): string[] {
     line('new connections', `${fresh.ok} made, ${fresh.failed} failed, ${ms(fresh.maxMs)} at worst`),
     line('memory', `${facts.memoryMib} MiB verified by the server itself: ${clients.badPages ?? 'unknown'} bad pages`),
     line('answers', `${facts.nameBefore} before, ${migration.destination} after (${answers})`),
+    line('left behind', facts.leftovers.length === 0 ? 'nothing on either host' : facts.leftovers.join(', ')),
     ...migration.remarks.map((remark) => line('remark', remark)),
   ];
 }

@@ -11,7 +11,7 @@ import type { LabHost } from '../lab/lab-host.js';
 import type { MigrationEvent } from '../migration/report.js';
 import { type DemoOptions, demoUsage, parseDemoOptions } from './demo-options.js';
 import { type DemoFacts, ms, reportLines, violations } from './demo-report.js';
-import { commandLine, type MoveOrder, phaulMigrate } from './phaul-migrate.js';
+import { commandLine, leftoversOn, type MoveOrder, phaulMigrate } from './phaul-migrate.js';
 
 const port = 7000;
 const serverPid = 30_000;
@@ -94,6 +94,7 @@ async function moveOnce(
     memoryMib,
     aliveOnSource: a.isAlive(pid),
     aliveOnDestination: b.isAlive(migrated.report.pid),
+    leftovers: (await Promise.all([leftoversOn(a), leftoversOn(b)])).flat(),
     nameBefore: [...before.hostAnswers.keys()].join(' and '),
   };
 }

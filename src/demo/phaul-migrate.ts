@@ -1,4 +1,4 @@
-/** Runs the real command, `phaul migrate … --json`, on a lab host and follows its events. */
+/** Runs the real commands on a lab host: `phaul migrate … --json`, whose events it follows, and `phaul leftovers`. */
 import { createInterface } from 'node:readline';
 import { PhaulError } from '../failure/phaul-error.js';
 import type { LabHost } from '../lab/lab-host.js';
@@ -40,5 +40,14 @@ export async function phaulMigrate(
     code: 'demo-migrate-failed',
     what: `phaul migrate ended with exit code ${exitCode} and no report: ${stderr.trim().split('\n').slice(-3).join(' | ')}`,
     remedy: 'see the logs of the agents',
+  });
+}
+
+/** What `phaul leftovers` finds on a host, in words. */
+export async function leftoversOn(host: LabHost): Promise<string[]> {
+  const lines = (await host.check(host.phaulArgv(['leftovers', '--json']))).split('\n').filter(Boolean);
+  return lines.map((line) => {
+    const { kind = '?', what = '?' } = JSON.parse(line) as { kind?: string; what?: string };
+    return `${kind} ${what} on ${host.name}`;
   });
 }

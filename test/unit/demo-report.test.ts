@@ -45,6 +45,7 @@ const whole: DemoFacts = {
   aliveOnSource: false,
   aliveOnDestination: true,
   nameBefore: 'a',
+  leftovers: [],
 };
 
 describe('report of the demo', () => {
@@ -67,6 +68,7 @@ describe('report of the demo', () => {
     ['no new connection at all', { clients: { ...clients, newConnections: { ok: 0, failed: 0, maxMs: 0 } } }],
     ['a bad page', { clients: { ...clients, badPages: 1 } }],
     ['memory that was not verified', { clients: { ...clients, badPages: null } }],
+    ['something left behind', { leftovers: ['fence phaul_m1 on a'] }],
     ['silence from the destination', { clients: { ...clients, hostAnswers: new Map([['a', 1000]]) } }],
   ])('tells of %s', (_, change) => {
     expect(violations({ ...whole, ...change })).not.toEqual([]);
