@@ -1,7 +1,10 @@
 /** A failure of CRIU, explained from its log. */
+import { constants } from 'node:os';
 import { PhaulError } from '../failure/phaul-error.js';
-import { causeIn, errorLines, readLogTail } from './log.js';
+import { type CriuCause, causeIn, errorLines, readLogTail, unknownCause } from './log.js';
 
+/** EBADRQC (errno.h), which Node does not name: invalid options. */
+const badRequest = 56;
 /** Errors of the log that travel with a failure: the cause is among the last few. */
 const quotedLines = 8;
 
@@ -33,7 +36,8 @@ export class CriuError extends PhaulError {
     message: string | null,
   ): Promise<CriuError> {
     const { lines, tail } = await logOf(logPath);
-    const cause = causeIn(lines) ?? (message === null ? null : causeIn([`Error (${request}): ${message}`]));
+    const told = causeIn(lines) ?? (message === null ? null : firstError(message));
+    const cause = told === null || told.code === unknownCause ? causeByNumber(request, errno, told) : told;
     const what = `CRIU could not ${wording[request] ?? request}`;
     const number = errno === null ? '' : ` (errno ${errno})`;
     if (cause !== null) {
@@ -48,7 +52,7 @@ export class CriuError extends PhaulError {
         code: `${request}-failed`,
         what: `${what}${number}`,
         remedy: remedyWithout(logPath),
-        cause: quoted(tail, message),
+        cause: quoted(tail, null),
       },
       tail,
       errno,
@@ -80,6 +84,28 @@ const wording: { readonly [request: string]: string } = {
   'page-server': 'serve pages',
   'page-server-chld': 'serve pages',
 };
+
+/** `cr_errmsg` as a cause, said to be what it is where no pattern knows it. */
+function firstError(message: string): CriuCause | null {
+  const cause = causeIn([`Error (${message})`]);
+  if (cause?.code !== unknownCause) return cause;
+  return { ...cause, what: `it gave no log; its first error, which may be harmless, was: ${message}` };
+}
+
+/** What CRIU's `cr_errno` tells where its log does not: the numbers it sets on purpose (criu.md 2). */
+function causeByNumber(request: string, errno: number | null, told: CriuCause | null): CriuCause | null {
+  const line = told?.line ?? '';
+  if (errno === constants.errno.ESRCH && request.endsWith('dump')) {
+    return { code: 'pid-not-found', what: 'the process is gone', remedy: 'check the pid', line };
+  }
+  if (errno === constants.errno.EEXIST && request === 'restore') {
+    return { code: 'pid-taken', what: 'a pid of the tree is in use on this host', remedy: 'end that process', line };
+  }
+  if (errno === badRequest) {
+    return { code: 'bad-request', what: `CRIU refused the options: ${line}`, remedy: 'see the line of the log', line };
+  }
+  return told;
+}
 
 async function logOf(path: string | null): Promise<{ lines: string[]; tail: string[] }> {
   const lines = path === null ? [] : await readLogTail(path);
