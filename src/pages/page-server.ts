@@ -53,8 +53,9 @@ class PageServer {
   #image: OpenImage | null = null;
   #nextPagesImage = firstPagesImage;
   #state: 'open' | 'closing' | 'over' = 'open';
-  /** What the sink has not yet taken of the chunk at hand. */
+  /** What the sink has not yet taken of the chunk at hand, and in all. */
   #writes: Promise<void>[] = [];
+  readonly #unsettled = new Set<Promise<void>>();
   /** Page bytes of the chunk at hand that have not been given to the sink: it holds them from `#from` to `#to`. */
   #chunk: Buffer = Buffer.alloc(0);
   #from = 0;
@@ -166,8 +167,12 @@ class PageServer {
 
   #write(name: string, bytes: Uint8Array): void {
     const written = this.#plan.sink.write(name, bytes);
-    written.catch((thrown: unknown) => this.#fail(thrown));
     this.#writes.push(written);
+    this.#unsettled.add(written);
+    written.then(
+      () => this.#unsettled.delete(written),
+      (thrown: unknown) => this.#fail(thrown),
+    );
   }
 
   #end(name: string): void {
@@ -190,8 +195,8 @@ class PageServer {
 
   #close(): void {
     this.#state = 'closing';
-    Promise.all(this.#receipts).then(
-      (receipts) => {
+    Promise.all([Promise.all(this.#receipts), ...this.#unsettled]).then(
+      ([receipts]) => {
         if (this.#state === 'over') return;
         this.#state = 'over';
         this.#ring.answer(statusGood);
