@@ -26,6 +26,7 @@ set_up() {
   exec 9>"$notes/lock"
   flock 9
   need_packages
+  need_hosts_file
   need_node
   need_modules
   need_build
@@ -65,6 +66,14 @@ need_packages() {
   # shellcheck disable=SC2086 # a list
   DEBIAN_FRONTEND=noninteractive logged apt-get install -y --no-install-recommends $wanted ||
     fail_with_log "apt-get could not install ${wanted% }" "install them by hand, then run this again"
+}
+
+# A bare tree has none, and the hosts of a demo lay their own over it.
+need_hosts_file() {
+  [ ! -e /etc/hosts ] || return 0
+  need_root_for "write /etc/hosts"
+  say "writing /etc/hosts, which is missing: localhost"
+  printf '127.0.0.1 localhost\n::1 localhost\n' >/etc/hosts
 }
 
 need_root_for() {
