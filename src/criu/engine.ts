@@ -2,15 +2,14 @@
  * Which CRIU this host uses. An engine serves when its version is new enough for the kernel *and* it can dump a child of
  * ours that listens on TCP: `criu check` says "Looks good" of engines that cannot dump any socket.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { accessSync, constants, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { release, tmpdir } from 'node:os';
+import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { release } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
+import { messageOf, PhaulError } from '../failure/phaul-error.js';
 import { packageRoot } from '../native/addon.js';
 import { EngineSession } from './session.js';
+import { trialDump } from './trial-dump.js';
 
 export interface EngineVersion {
   readonly major: number;
@@ -86,13 +85,12 @@ async function provedOnce(path: string, cacheFolder: string | null): Promise<Pro
   if (cacheFolder === null) return await prove(path);
   const { mtimeMs, size } = await stat(path);
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  const key = [path, mtimeMs, size, bootId, release(), hasCapSysResource(), packageRoot].join(' ');
+  const key = [path, mtimeMs, size, bootId, release(), neededPreload()].join(' ');
   const cache = join(cacheFolder, 'engine.json');
-  const known = await readFile(cache, 'utf8').then(
-    (text) => JSON.parse(text) as { key: string; proof: Proof },
+  const known = await readFile(cache, 'utf8')
+    .then((text) => JSON.parse(text) as { key: string; proof: Proof })
     // No proof yet, or one that cannot be read: prove again.
-    () => null,
-  );
+    .catch(() => null);
   if (known?.key === key) return known.proof;
   const proof = await prove(path);
   await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
@@ -103,8 +101,8 @@ async function provedOnce(path: string, cacheFolder: string | null): Promise<Pro
 }
 
 async function prove(path: string): Promise<Proof> {
-  const wrapped = path === privateEngine;
-  const preload = hasCapSysResource() ? null : join(packageRoot, 'build', 'prlimit-preload.so');
+  const wrapped = takesPreload(path);
+  const preload = neededPreload();
   const unproved = {
     path,
     preload,
@@ -129,44 +127,6 @@ async function versionOf(engine: Engine): Promise<EngineVersion> {
   return await session.version();
 }
 
-/** Dumps a child that listens on a loopback port of the kernel's choice. The child dies with its dump. */
-async function trialDump(engine: Engine): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'phaul-trial-'));
-  const listener =
-    'use Socket; socket(S, PF_INET, SOCK_STREAM, 0) && bind(S, sockaddr_in(0, INADDR_LOOPBACK)) && listen(S, 1) or die; syswrite(STDOUT, "r"); open(STDOUT, ">", "/dev/null"); sleep 60';
-  const child = spawn('/usr/bin/perl', ['-e', listener], {
-    detached: true,
-    stdio: ['ignore', 'pipe', 'ignore'],
-    cwd: '/',
-    env: {},
-  });
-  try {
-    if (child.stdout === null || child.pid === undefined)
-      throw new Error('the child of the trial dump could not be started (perl)');
-    await once(child.stdout, 'data');
-    child.stdout.destroy();
-    await using images = await open(folder, 'r');
-    await using session = EngineSession.start({ engine, cgroup: null, inherit: [images.fd], logFolder: folder });
-    await session.featureCheck();
-    await session.dump(
-      {
-        pid: child.pid,
-        imagesDir: `/proc/self/fd/${session.inheritedFd(0)}`,
-        logFile: 'dump.log',
-        logLevel: 2,
-        networkLock: 'skip',
-        shellJob: true,
-      },
-      () => ({ success: true }),
-    );
-  } catch (thrown) {
-    throw asFailure(thrown, { code: 'trial-dump-failed', what: 'its trial dump failed', remedy: 'use another CRIU' });
-  } finally {
-    child.kill('SIGKILL');
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
 function installed(): string[] {
   const folders = (process.env['PATH'] ?? '').split(delimiter).concat('/usr/sbin', '/usr/local/sbin');
   const paths = folders.filter((folder) => folder.startsWith('/')).map((folder) => join(folder, 'criu'));
@@ -187,6 +147,23 @@ function reason(path: string, override: string | undefined): string {
   return path === privateEngine
     ? 'no installed CRIU serves; the private one is proved by a trial dump'
     : 'installed, new enough, proved by a trial dump';
+}
+
+/** A wrapper as `install-engine.sh` makes it loads the preload into CRIU alone; anything else gets it by LD_PRELOAD. */
+function takesPreload(path: string): boolean {
+  const head = Buffer.alloc(512);
+  const file = openSync(path, 'r');
+  try {
+    return head.subarray(0, readSync(file, head)).includes('PHAUL_CRIU_PRELOAD');
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Null too where it was not built: CRIU then dumps root's processes only, and says so. */
+function neededPreload(): string | null {
+  const library = join(packageRoot, 'build', 'prlimit-preload.so');
+  return hasCapSysResource() || !existsSync(library) ? null : library;
 }
 
 function hasCapSysResource(): boolean {
