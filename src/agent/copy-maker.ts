@@ -8,6 +8,7 @@ import { messageOf, PhaulError } from '../failure/phaul-error.js';
 import { Lifetime } from '../migration/lifetime.js';
 import type { CaughtPackets, LandingRequest } from '../migration/ports.js';
 import type { Timeline } from '../migration/report.js';
+import { breakpoint } from './breakpoint.js';
 import { restoreOptions } from './engine-options.js';
 import { HeldCopy } from './held-copy.js';
 import type { LandingSite } from './landing-site.js';
@@ -86,6 +87,7 @@ export class CopyMaker implements AsyncDisposable {
           },
           beforeResume: () => {
             timeline.mark('pre-resume');
+            breakpoint('before-resume');
             const replay = site.replay(packets);
             replayed = replay.replayed;
             remarks.push(...replay.remarks);

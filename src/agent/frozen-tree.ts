@@ -20,6 +20,7 @@ import type { SourceFence } from '../network/source-fence.js';
 import { servePages } from '../pages/page-server.js';
 import type { DumpOptions } from '../criu/options.js';
 import type { EngineSession } from '../criu/session.js';
+import { breakpoint } from './breakpoint.js';
 import { HeldDump } from './held-dump.js';
 
 /** What was made ready while the tree ran; all of it stays the departure's. */
@@ -66,7 +67,10 @@ export class DepartingTree implements FrozenTree {
       signal: this.#abort.signal,
     });
     this.#dump = new HeldDump(gear.session, gear.options, {
-      beforeFreeze: () => this.#timeline.mark('freeze'),
+      beforeFreeze: () => {
+        this.#timeline.mark('freeze');
+        breakpoint('before-freeze');
+      },
       frozen: () => this.#closeNetwork(),
       dumped: () => this.#takeHold(pages, sink),
     });
@@ -97,13 +101,16 @@ export class DepartingTree implements FrozenTree {
 
   async intend(): Promise<void> {
     await this.#gear.journal.write({ record: 'committing' });
+    breakpoint('committing-written');
   }
 
   kill(): void {
     if (this.#state !== 'held') throw new Error(`a tree that is ${this.#state} cannot be killed`);
+    breakpoint('ready');
     this.#killAll();
     this.#state = 'killed';
     this.#timeline.mark('killed');
+    breakpoint('killed');
   }
 
   caughtPackets(): CaughtPackets {
@@ -117,6 +124,7 @@ export class DepartingTree implements FrozenTree {
     // The fence stays until the address is gone, or the kernel would reset the clients' connections (dangers.md 14).
     await Promise.all(this.#gear.addresses.map((address) => removeAddress(address)));
     this.#timeline.mark('address removed');
+    breakpoint('commit-sent');
     const end = await this.#dump.finish();
     if (end === 'without-an-answer') remarks.push('CRIU on the source ended without an answer behind the line; the tree was dead already');
     this.#timeline.mark('criu done');
@@ -152,6 +160,7 @@ export class DepartingTree implements FrozenTree {
     this.#gear.fence?.close(this.#gear.addresses);
     this.#gear.catcher?.fenceIsClosed();
     this.#timeline.mark('fenced');
+    breakpoint('frozen');
   }
 
   async #takeHold(pages: Promise<DeliveredImage[]>, sink: ImageSink): Promise<void> {
@@ -167,6 +176,7 @@ export class DepartingTree implements FrozenTree {
       lockTable: this.#runId,
       criuPid: this.#gear.session.pid,
     });
+    breakpoint('transferring');
     const [memory, images] = await Promise.all([pages, sendImages(this.#gear.dumpFolder, sink)]);
     await Promise.all([sink.flush(), recorded]);
     this.#delivered = [...memory, ...images];

@@ -15,6 +15,7 @@ import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } fr
 import { nowMs, Timeline } from '../migration/report.js';
 import type { PageDoor } from '../pages/door.js';
 import { receiveImages } from '../pages/receiver.js';
+import { breakpoint } from './breakpoint.js';
 import { callerKey, type Caller } from './caller.js';
 import { CopyMaker } from './copy-maker.js';
 import { JanitorLink } from './janitor-link.js';
@@ -71,7 +72,9 @@ export class Incoming implements AsyncDisposable {
   static async prepare(request: LandingRequest, caller: Caller, parts: IncomingParts): Promise<{ incoming: Incoming; token: Uint8Array }> {
     const incoming = new Incoming(request, callerKey(caller), parts);
     try {
-      return { incoming, token: await incoming.#setUp() };
+      const token = await incoming.#setUp();
+      breakpoint('prepared');
+      return { incoming, token };
     } catch (thrown) {
       await incoming.abort();
       throw thrown;
@@ -98,6 +101,7 @@ export class Incoming implements AsyncDisposable {
     await maker.prime();
     await site.raise(this.#life.signal);
     this.#state = 'armed';
+    breakpoint('armed');
   }
 
   async restoreAndHold(delivered: readonly DeliveredImage[]): Promise<Ready> {
@@ -106,12 +110,14 @@ export class Incoming implements AsyncDisposable {
     this.#timeline.mark('images complete');
     await this.#images?.verify(delivered);
     this.#timeline.mark('verified');
+    breakpoint('restoring');
     const from = nowMs();
     await this.#maker?.restore(this.#life);
     this.#timeline.mark('held');
     await this.#journal?.write({ record: 'ready' });
     this.#state = 'held';
     this.#timeline.mark('ready');
+    breakpoint('held');
     return { restoreMs: nowMs() - from };
   }
 
@@ -192,9 +198,11 @@ export class Incoming implements AsyncDisposable {
     this.#timeline.mark('commit received');
     await this.#journal?.write({ record: 'committed' });
     this.#timeline.mark('committed');
+    breakpoint('committed');
     if (this.#maker === null) throw this.#refuse('take over');
     const { pid, replayed, remarks } = await this.#maker.letGo(packets, this.#timeline);
     this.#timeline.mark('running');
+    breakpoint('running');
     await this.#journal?.write({ record: 'running', pid });
     this.#state = 'running';
     const kept = this.request.order.keepImages ? this.imagesFolder : null;
