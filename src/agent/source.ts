@@ -8,7 +8,7 @@ import { checkConnectionsOnSource, connectionFacts } from '../network/connection
 import { isConnected, loopbackPortsInsideTree } from '../network/connections.js';
 import { listAddresses, listInterfaces } from '../network/interfaces.js';
 import { promotesSecondaries } from '../network/moved-address.js';
-import { readSockets, socketsOf } from '../network/sockets.js';
+import { readSockets, type SocketEntry, socketsOf, type TreeSockets } from '../network/sockets.js';
 import { readNetworkSysctls } from '../network/sysctls.js';
 import { inspectTree } from '../preflight/inspect-tree.js';
 import { LocalDeparture } from './departure.js';
@@ -76,12 +76,8 @@ export class LocalSource implements SourceHost {
     pids: readonly number[],
     life: Lifetime,
   ): Promise<{ facts: TravellingFacts['network']; findings: Finding[] }> {
-    const [interfaces, sockets, tree, own] = await Promise.all([
-      listInterfaces(life.signal),
-      readSockets(order.pid),
-      socketsOf(pids),
-      socketsOf(['self']),
-    ]);
+    const [interfaces, own] = await Promise.all([listInterfaces(life.signal), socketsOf(['self'])]);
+    const { sockets, tree } = await lastingSockets(order.pid, pids);
     const promoting = new Set<string>();
     for (const { name } of interfaces) if (await promotesSecondaries(name)) promoting.add(name);
     const hostIps = listAddresses(interfaces).map((address) => address.ip);
@@ -100,4 +96,16 @@ export class LocalSource implements SourceHost {
       findings,
     };
   }
+}
+
+/**
+ * The sockets that were there twice, with everybody in the tree who held one at either time: between two looks at /proc
+ * a program accepts and closes connections, which then seem to be nobody's.
+ */
+async function lastingSockets(root: number, pids: readonly number[]): Promise<{ sockets: SocketEntry[]; tree: TreeSockets }> {
+  const first = await readSockets(root);
+  const held = await socketsOf(pids);
+  const second = new Set((await readSockets(root)).map((socket) => socket.inode));
+  const tree = new Map([...held, ...(await socketsOf(pids))]);
+  return { sockets: first.filter((socket) => second.has(socket.inode)), tree };
 }
