@@ -39,6 +39,6 @@ export function listTargets(): Target[] {
 }
 
 function purposeOf(source: string): string {
-  const comment = /Purpose: ([^]*?)(?:\.\s|\.?\s*\*\/)/.exec(source)?.[1] ?? '';
+  const comment = /Purpose: ([\s\S]*?)(?:\.\s|\.?\s*\*\/)/.exec(source)?.[1] ?? '';
   return comment.replace(/\s*\n \* ?/g, ' ').trim();
 }
