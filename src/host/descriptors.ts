@@ -1,6 +1,6 @@
 /** Open files of a task: /proc/PID/fd and /proc/PID/fdinfo (proc_pid_fd(5), proc_pid_fdinfo(5)). */
 import { type BigIntStats, readdirSync, readlinkSync, statSync } from 'node:fs';
-import { isGone, readProc } from './tasks.js';
+import { isClosedToUs, isGone, readProc } from './tasks.js';
 
 /** A file lock as its open file shows it; lines `lock:` of fdinfo have the format of /proc/locks (proc_locks(5)). */
 export interface FileLock {
@@ -30,12 +30,17 @@ export function openFilesOf(pid: number): OpenFile[] {
   });
 }
 
-/** Only where the descriptors of a task lead: a quarter of the work. */
+/** Only where the descriptors of a task lead: a quarter of the work. None of a task that has more rights than we (`isClosedToUs`). */
 export function targetsOf(pid: number): { fd: number; target: string }[] {
-  return unlessGone(() => readdirSync(`/proc/${pid}/fd`), []).flatMap((name) => {
-    const target = unlessGone(() => readlinkSync(`/proc/${pid}/fd/${name}`), null);
-    return target === null ? [] : [{ fd: Number(name), target }];
-  });
+  try {
+    return unlessGone(() => readdirSync(`/proc/${pid}/fd`), []).flatMap((name) => {
+      const target = unlessGone(() => readlinkSync(`/proc/${pid}/fd/${name}`), null);
+      return target === null ? [] : [{ fd: Number(name), target }];
+    });
+  } catch (thrown) {
+    if (isClosedToUs(thrown)) return [];
+    throw thrown;
+  }
 }
 
 export function parseFdinfo(text: string): Omit<OpenFile, 'fd' | 'target'> {

@@ -1,5 +1,5 @@
 /** Memory mappings of a task: /proc/PID/maps (proc_pid_maps(5)). */
-import { readProc } from './tasks.js';
+import { isClosedToUs, readProc } from './tasks.js';
 
 export interface Mapping {
   /** `start-end` as in /proc/PID/map_files. */
@@ -13,9 +13,14 @@ export interface Mapping {
   readonly path: string;
 }
 
-/** All mappings of a file or of shared memory; none when the task is gone. */
+/** All mappings of a file or of shared memory; none when the task is gone or has more rights than we (`isClosedToUs`). */
 export function fileMappingsOf(pid: number): Mapping[] {
-  return parseMaps(readProc(`/proc/${pid}/maps`) ?? '').filter((mapping) => mapping.inode !== '0');
+  try {
+    return parseMaps(readProc(`/proc/${pid}/maps`) ?? '').filter((mapping) => mapping.inode !== '0');
+  } catch (thrown) {
+    if (isClosedToUs(thrown)) return [];
+    throw thrown;
+  }
 }
 
 export function parseMaps(text: string): Mapping[] {

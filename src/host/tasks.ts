@@ -144,3 +144,11 @@ export function readProc(path: string): string | null {
 export function isGone(thrown: unknown): boolean {
   return errnoOf(thrown) === 'ENOENT' || errnoOf(thrown) === 'ESRCH';
 }
+
+/**
+ * True for errors that say: not even root may look into that task, because it has a capability that we lack (ptrace(2),
+ * "Ptrace access mode checking"). In a container that is its pid 1, for one.
+ */
+export function isClosedToUs(thrown: unknown): boolean {
+  return errnoOf(thrown) === 'EACCES' || errnoOf(thrown) === 'EPERM';
+}
