@@ -145,7 +145,7 @@ test('descriptors are given back whatever becomes of an image', async () => {
   const folder = await ImageFolder.create(join(root, 'images'));
   for (let index = 0; index < 20; index++) {
     const image = folder.create(`core-${index}.img`);
-    image.write(noise(16, index + 1));
+    await image.write(noise(16, index + 1));
     if (index % 2 === 0)
       await expect(image.end({ bytes: 16, hash: '00'.repeat(16) }, false)).rejects.toMatchObject({
         code: 'image-damaged',
