@@ -118,7 +118,7 @@ export class Conversation {
           this.#waiting = null;
           reject(cause);
         } else {
-          this.#lost('CRIU could not be told', cause);
+          this.#lost('CRIU has ended without an answer', cause);
         }
       }
     });

@@ -7,8 +7,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 import { PhaulError } from '../failure/phaul-error.js';
 import { addon } from '../native/addon.js';
 import type { Engine } from './engine.js';
@@ -82,15 +83,7 @@ export class EngineProcess {
     const [told] = await Promise.all([text(child.stdout), once(child, 'exit')]);
     const pid = Number(told);
     if (!Number.isSafeInteger(pid) || pid <= 0) throw notStarted(near, plan, child);
-    const pidfd = addon().pidfdOpen(pid);
-    try {
-      const exited = new Promise<EngineExit>((resolve) => {
-        addon().exitWatch(pidfd, () => resolve({ code: null, signal: null }));
-      });
-      return new EngineProcess(pid, near, exited, () => process.kill(pid, 'SIGKILL'));
-    } finally {
-      closeSync(pidfd);
-    }
+    return new EngineProcess(pid, near, gone(pid), () => process.kill(pid, 'SIGKILL'));
   }
 
   /** SIGKILL. Never while it may hold a tree: see the file's head. */
@@ -105,6 +98,12 @@ export function describeExit({ code, signal }: EngineExit): string {
   if (code === noCgroup) return 'it could not enter its cgroup';
   if (code === notExecutable || code === notFound) return 'it could not be executed';
   return code === null ? 'it is gone' : `it has left with exit code ${code}`;
+}
+
+/** Polled: a pidfd of CRIU in the caller could not be restored with it, because that CRIU is no more. */
+async function gone(pid: number): Promise<EngineExit> {
+  while (existsSync(`/proc/${pid}`)) await delay(50, undefined, { ref: false });
+  return { code: null, signal: null };
 }
 
 function launch(plan: EnginePlan, script: string, stdout: 'ignore' | 'pipe'): { child: ChildProcess; near: number } {

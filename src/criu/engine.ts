@@ -3,7 +3,7 @@
  * ours that listens on TCP: `criu check` says "Looks good" of engines that cannot dump any socket.
  */
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open as openFile, rename, stat, writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { messageOf, PhaulError } from '../failure/phaul-error.js';
@@ -87,10 +87,7 @@ async function provedOnce(path: string, cacheFolder: string | null): Promise<Pro
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const key = [path, mtimeMs, size, bootId, release(), neededPreload()].join(' ');
   const cache = join(cacheFolder, 'engine.json');
-  const known = await readFile(cache, 'utf8')
-    .then((text) => JSON.parse(text) as { key: string; proof: Proof })
-    // No proof yet, or one that cannot be read: prove again.
-    .catch(() => null);
+  const known = await remembered(cache);
   if (known?.key === key) return known.proof;
   const proof = await prove(path);
   await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
@@ -98,6 +95,19 @@ async function provedOnce(path: string, cacheFolder: string | null): Promise<Pro
   await writeFile(fresh, JSON.stringify({ key, proof }), { mode: 0o600 });
   await rename(fresh, cache);
   return proof;
+}
+
+/** Null: no proof yet, or one that cannot be read or that somebody else may have written. */
+async function remembered(cache: string): Promise<{ key: string; proof: Proof } | null> {
+  try {
+    await using file = await openFile(cache, 'r');
+    const { uid, mode } = await file.stat();
+    if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) return null;
+    return JSON.parse(await file.readFile('utf8')) as { key: string; proof: Proof } | null;
+  } catch {
+    // Whatever is wrong with it: the engine is proved again, and the file replaced.
+    return null;
+  }
 }
 
 async function prove(path: string): Promise<Proof> {

@@ -80,9 +80,10 @@ export interface DumpOptions extends ImageOptions {
   statusFd?: number;
 }
 
-/** A dump of the very process that asks: there is no pid, on purpose. */
-export interface SelfDumpOptions extends Omit<DumpOptions, 'pid'> {
+/** A dump of the very process that asks: there is no pid, and nobody who could answer notifications. */
+export interface SelfDumpOptions extends Omit<DumpOptions, 'pid' | 'notify'> {
   pid?: never;
+  notify?: never;
 }
 
 /** Options of the requests that touch no tree: CHECK, CPUINFO_*. */
@@ -114,7 +115,7 @@ const cgroupModes = {
   default: CgroupMode.CG_DEFAULT,
 };
 
-type AnyOptions = ImageOptions & Partial<Omit<DumpOptions, 'pid'>> & Partial<RestoreOptions> & { pid?: number };
+type AnyOptions = ImageOptions & Partial<DumpOptions> & Partial<RestoreOptions>;
 
 /** CRIU's fields for our options. `images_dir_fd` is required by the message and -1 stands for "not by descriptor". */
 export function optionFields(options: AnyOptions): OptionFields {

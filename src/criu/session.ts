@@ -149,11 +149,11 @@ export class EngineSession implements AsyncDisposable {
   /**
    * Dumps the calling process itself; the session must have been started apart. Resolves with `restored: false` in the
    * process that goes on after the dump (`leaveRunning`), and with `restored: true` in the one restored from the images:
-   * CRIU puts that second answer into the socket it restores.
+   * CRIU puts that second answer into the socket it restores. There is no handler: who is frozen cannot answer.
    */
-  async selfDump(options: SelfDumpOptions, onNotify: NotifyHandler): Promise<{ restored: boolean }> {
-    if ('pid' in options) throw new TypeError('a self-dump has no pid');
-    const { dump } = await this.#converse({ type: RequestType.DUMP, opts: notified(options) }, options, onNotify);
+  async selfDump(options: SelfDumpOptions): Promise<{ restored: boolean }> {
+    if ('pid' in options || 'notify' in options) throw new TypeError('a self-dump has no pid and no notifications');
+    const { dump } = await this.#ask({ type: RequestType.DUMP, opts: optionFields(options) }, options);
     return { restored: dump?.restored ?? false };
   }
 
@@ -238,7 +238,7 @@ export class EngineSession implements AsyncDisposable {
 }
 
 /** Fields of a request that has a handler. */
-function notified(options: DumpOptions | SelfDumpOptions | RestoreOptions): OptionFields {
+function notified(options: DumpOptions | RestoreOptions): OptionFields {
   return optionFields({ notify: true, ...options });
 }
 

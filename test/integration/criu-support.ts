@@ -1,7 +1,7 @@
 /** What the tests of the CRIU client share: an engine, a folder, a program whose state can be read from outside. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,6 +20,31 @@ export class Folder implements Disposable {
   }
 }
 
+/** A network namespace of its own with loopback up. `enter` is the start of a command that runs in there. */
+export class NetworkNamespace implements Disposable {
+  readonly #keeper: ChildProcess;
+
+  private constructor(keeper: ChildProcess) {
+    this.#keeper = keeper;
+  }
+
+  static async make(): Promise<NetworkNamespace> {
+    const command = 'ip link set lo up && echo up && exec sleep infinity';
+    const keeper = spawn('unshare', ['--net', 'sh', '-c', command], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const made = new NetworkNamespace(keeper);
+    await once(keeper.stdout, 'data', { signal: AbortSignal.timeout(5000) });
+    return made;
+  }
+
+  get enter(): string[] {
+    return ['nsenter', `--net=/proc/${this.#keeper.pid}/ns/net`];
+  }
+
+  [Symbol.dispose](): void {
+    this.#keeper.kill('SIGKILL');
+  }
+}
+
 // Counts in memory and shows the count in a file: after a move it goes on, after a restart it begins anew.
 const counting =
   'open(F, ">", $ARGV[0]) or die; for (;;) { sysseek(F, 0, 0); syswrite(F, sprintf("%08d\\n", $i++)); select(undef, undef, undef, 0.005) }';
@@ -35,14 +60,18 @@ export class Counter implements Disposable {
     this.#file = file;
   }
 
-  static async start(folder: Folder): Promise<Counter> {
+  static async start(folder: Folder, user = 0, launcher: readonly string[] = ['env']): Promise<Counter> {
     const file = join(folder.path, 'count');
     writeFileSync(file, '');
-    const child = spawn('/usr/bin/perl', ['-e', counting, file], {
+    chmodSync(folder.path, 0o755);
+    chownSync(file, user, user);
+    const identity = user === 0 ? {} : { uid: user, gid: user };
+    const child = spawn(launcher[0] ?? 'env', [...launcher.slice(1), '/usr/bin/perl', '-e', counting, file], {
       detached: true,
       stdio: 'ignore',
       cwd: '/',
-      env: {},
+      env: { PATH: process.env['PATH'] },
+      ...identity,
     });
     const counter = new Counter(child, file);
     await eventually(() => counter.count() > 0);
@@ -82,16 +111,13 @@ export async function eventually(holds: () => boolean, withinMs = 10_000): Promi
 }
 
 /** A session whose images folder is its first inherited descriptor. */
-export function openSession(engine: Engine, folder: Folder): { session: EngineSession; imagesDir: string } {
+export function openSession(
+  engine: Engine,
+  folder: Folder,
+  launcher: readonly string[] = [],
+): { session: EngineSession; imagesDir: string } {
   const images = openSync(folder.path, 'r');
-  const session = EngineSession.start({ engine, cgroup: null, inherit: [images], logFolder: folder.path });
+  const session = EngineSession.start({ engine, cgroup: null, inherit: [images], logFolder: folder.path, launcher });
+  closeSync(images);
   return { session, imagesDir: `/proc/self/fd/${session.inheritedFd(0)}` };
-}
-
-/** Output of a Node program that was built with the tests, or null when it was not built. */
-export async function runBuilt(program: string, args: string[]): Promise<{ child: ChildProcess } | null> {
-  if (!existsSync(program)) return null;
-  const child = spawn(process.execPath, [program, ...args], { detached: true, stdio: 'ignore', cwd: '/' });
-  await once(child, 'spawn');
-  return { child };
 }
