@@ -1,146 +1,154 @@
 /**
- * The operator's executables, run at each phase on both hosts: to drain a load balancer, to flush a database. Before the
- * line one that ends with another code than 0 refuses the migration; behind it it is only reported.
+ * Action hooks: executables of the operator that run at each phase on both hosts, so that load balancers and databases
+ * can follow. Before the line a hook that ends with another code than 0 refuses; after it its failure is only told.
  */
-import type { BigIntStats } from 'node:fs';
-import { lstat, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { errnoOf, PhaulError } from '../failure/phaul-error.js';
-import { runExecutable } from './run-executable.js';
+import { spawn } from 'node:child_process';
+import { basename } from 'node:path';
+import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import { hooksIn, trustedTarget } from './hook-files.js';
+import { OutputTail } from './output-tail.js';
 
-/** Always looked at, where it exists. */
-export const systemHookFolder = '/etc/phaul/hooks.d';
+/** Hooks of the host itself; run after those that the operator named for this migration. */
+const standingFolder = '/etc/phaul/hooks.d';
+/** ms. A hook that hangs must not hold the tree. */
+const limitMs = 10_000;
+/** ms for the rest of the output after the hook has ended; a child that it left behind may hold the pipe for ever. */
+const drainMs = 100;
 
-export interface HookFacts {
-  /** Of the migration. */
+export interface HookContext {
+  /** Folders of `--hook`, in their order. */
+  readonly folders: readonly string[];
+  /** Id of the migration. */
   readonly id: string;
-  readonly pid: number;
   readonly role: 'source' | 'destination';
-  /** Null while there is none. */
-  readonly imagesFolder: string | null;
-  /** Addresses that move, canonical. */
+  /** Root of the tree. */
+  readonly pid: number;
+  readonly imagesFolder: string;
+  /** Addresses that move, canonical, without prefix length. */
   readonly addresses: readonly string[];
 }
 
-export interface HookRun {
-  readonly path: string;
-  readonly ms: number;
-  /** Null when it ended with 0; else why it counts as failed, with the end of its output. */
-  readonly failure: string | null;
-}
-
+/** The hooks of one migration on one host. The folders are read once, at the first phase: what is put there later waits for the next migration. */
 export class Hooks {
-  readonly #folders: readonly string[];
-  readonly #facts: HookFacts;
-  readonly #timeoutMs: number;
+  readonly #context: HookContext;
+  #found: Promise<string[]> | null = null;
 
-  /** `folders`: of `--hook`, in the order given; the system's come first. */
-  constructor(folders: readonly string[], facts: HookFacts, timeoutMs = 10_000) {
-    this.#folders = [...new Set([systemHookFolder, ...folders])];
-    this.#facts = facts;
-    this.#timeoutMs = timeoutMs;
+  constructor(context: HookContext) {
+    this.#context = context;
   }
 
   /**
-   * Before the line: runs all, one after the other, and stops at the first refusal.
-   * @throws PhaulError `hook-refused`, `hook-unsafe`, `hook-folder-missing`; the reason of `signal`
+   * Runs every hook, one after the other, up to the first that refuses.
+   * @throws PhaulError `hook-refused` (ended with another code than 0, by a signal, not within 10 s, or could not be
+   *   started), `hook-not-safe`, `hook-folder-unreadable`; the reason of `signal` when that is aborted, the hook is killed then.
    */
-  async ask(phase: string, signal: AbortSignal, imagesFolder = this.#facts.imagesFolder): Promise<readonly HookRun[]> {
-    const runs: HookRun[] = [];
-    for (const path of await this.#executables()) {
-      const run = await this.#run(path, phase, imagesFolder, signal);
-      signal.throwIfAborted();
-      if (run.failure !== null) {
-        throw new PhaulError({
-          code: 'hook-refused',
-          what: `The hook ${path} refused phase ${phase}: ${run.failure}`,
-          remedy: 'Look at what the hook says; the process goes on at the source.',
-        });
-      }
-      runs.push(run);
+  async run(phase: string, signal: AbortSignal | null = null): Promise<void> {
+    for (const path of await this.#hooks()) {
+      signal?.throwIfAborted();
+      await this.#runOne(path, phase, signal);
     }
-    return runs;
   }
 
-  /** Behind the line: runs all whatever they say; returns what went wrong in words. Never throws. */
-  async tell(phase: string, imagesFolder = this.#facts.imagesFolder): Promise<readonly string[]> {
+  /** Runs every hook, whatever the others say. Returns what went wrong, a sentence each; never throws. For phases after the line. */
+  async report(phase: string): Promise<string[]> {
     const remarks: string[] = [];
-    let paths: readonly string[] = [];
-    try {
-      paths = await this.#executables();
-    } catch (thrown) {
-      remarks.push(
-        `hooks of phase ${phase} were not run: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
-      );
-    }
-    for (const path of paths) {
-      const run = await this.#run(path, phase, imagesFolder, null);
-      if (run.failure !== null) remarks.push(`the hook ${path} failed at phase ${phase}: ${run.failure}`);
-    }
+    const attempt = async (work: () => Promise<void>): Promise<void> => {
+      try {
+        await work();
+      } catch (failure) {
+        remarks.push(`phase ${phase}: ${messageOf(failure)}`);
+      }
+    };
+    await attempt(async () => {
+      for (const path of await this.#hooks()) await attempt(() => this.#runOne(path, phase, null));
+    });
     return remarks;
   }
 
-  async #run(path: string, phase: string, imagesFolder: string | null, signal: AbortSignal | null): Promise<HookRun> {
-    const { id, pid, role, addresses } = this.#facts;
-    const environment = {
-      PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-      LANG: 'C.UTF-8',
+  #hooks(): Promise<string[]> {
+    this.#found ??= hooksIn([...this.#context.folders, standingFolder]);
+    return this.#found;
+  }
+
+  async #runOne(path: string, phase: string, signal: AbortSignal | null): Promise<void> {
+    const target = await trustedTarget(path).catch((thrown: unknown) => {
+      throw thrown instanceof PhaulError ? thrown : refused(path, phase, 'could not be started', '', thrown);
+    });
+    const end = await execute(target, this.#environment(phase), signal);
+    signal?.throwIfAborted();
+    if (end.why !== null) throw refused(path, phase, end.why, end.output, end.cause);
+  }
+
+  #environment(phase: string): Record<string, string> {
+    const { id, pid, role, imagesFolder, addresses } = this.#context;
+    return {
+      // Not the agent's own environment: it may hold what is none of a hook's business.
+      PATH: process.env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       PHAUL_ID: id,
       PHAUL_PHASE: phase,
       PHAUL_PID: String(pid),
-      PHAUL_HOST_ROLE: role,
-      PHAUL_IMAGES: imagesFolder ?? '',
+      PHAUL_ROLE: role,
+      PHAUL_IMAGES: imagesFolder,
       PHAUL_ADDRESSES: addresses.join(' '),
     };
-    const started = performance.now();
-    const failure = await runExecutable(path, { environment, timeoutMs: this.#timeoutMs, signal });
-    return { path, ms: performance.now() - started, failure };
-  }
-
-  /** In lexical order within each folder. What others may have written is refused, not run as root. */
-  async #executables(): Promise<string[]> {
-    const found: string[] = [];
-    for (const folder of this.#folders) {
-      const names = await namesIn(folder);
-      if (names === null) continue;
-      checkOwner(folder, await stat(folder, { bigint: true }));
-      for (const name of names) {
-        const path = join(folder, name);
-        // A link counts as what it leads to; the folder is root's, so the link is too.
-        const facts = await stat(path, { bigint: true });
-        if (!facts.isFile() || (facts.mode & 0o111n) === 0n) continue;
-        checkOwner(path, facts);
-        found.push(path);
-      }
-    }
-    return found;
   }
 }
 
-/** Names of editors' backups and hidden files are passed over, as run-parts(8) does. */
-async function namesIn(folder: string): Promise<string[] | null> {
-  try {
-    const names = await readdir(folder);
-    return names.filter((name) => !name.startsWith('.') && !/~$|\.(bak|dpkg-\w+|swp)$/.test(name)).sort();
-  } catch (thrown) {
-    if (errnoOf(thrown) === 'ENOENT' && folder === systemHookFolder) return null;
-    if (errnoOf(thrown) !== 'ENOENT' && errnoOf(thrown) !== 'ENOTDIR') throw thrown;
-    const exists = await lstat(folder).catch(() => null);
-    throw new PhaulError({
-      code: 'hook-folder-missing',
-      what: exists === null ? `There is no folder ${folder} for hooks on this host.` : `${folder} is not a folder.`,
-      remedy: 'Make it on both hosts (it may be empty), or leave --hook out.',
-      cause: thrown,
+interface HookEnd {
+  /** Null: it agreed. */
+  readonly why: string | null;
+  readonly output: string;
+  readonly cause: unknown;
+}
+
+/** Runs one program in a session of its own, so that its children can be killed with it. Never rejects. */
+async function execute(program: string, env: Record<string, string>, signal: AbortSignal | null): Promise<HookEnd> {
+  return await new Promise((resolve) => {
+    const child = spawn(program, [], { cwd: '/', env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    const tail = new OutputTail();
+    let overdue = false;
+    const kill = (): void => {
+      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+        process.kill(-child.pid, 'SIGKILL');
+    };
+    const timer = setTimeout(() => {
+      overdue = true;
+      kill();
+    }, limitMs);
+    signal?.addEventListener('abort', kill, { once: true });
+    const settle = (why: string | null, cause: unknown = undefined): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', kill);
+      child.stdout.destroy();
+      child.stderr.destroy();
+      resolve({ why, output: tail.text(), cause });
+    };
+    child.stdout.on('data', (chunk: Buffer) => tail.add(chunk));
+    child.stderr.on('data', (chunk: Buffer) => tail.add(chunk));
+    child.once('error', (cause) => settle(`could not be started (${cause.message})`, cause));
+    child.once('exit', (code, killedBy) => {
+      const why = overdue
+        ? `did not end within ${limitMs / 1000} s and was killed`
+        : code === 0
+          ? null
+          : code === null
+            ? `was killed by ${killedBy}`
+            : `refused with exit code ${code}`;
+      // Once both have happened, the second is of no effect: a promise resolves once.
+      const late = setTimeout(() => settle(why), drainMs);
+      child.once('close', () => {
+        clearTimeout(late);
+        settle(why);
+      });
     });
-  }
+  });
 }
 
-function checkOwner(path: string, facts: BigIntStats): void {
-  const worldWritable = (facts.mode & 0o002n) !== 0n && !facts.isSymbolicLink();
-  if (facts.uid === 0n && !worldWritable) return;
-  throw new PhaulError({
-    code: 'hook-unsafe',
-    what: `${path} ${facts.uid === 0n ? 'can be written to by everybody' : `belongs to user ${facts.uid}, not to root`}.`,
-    remedy: `Hooks run as root: chown root ${path} && chmod o-w ${path}`,
+function refused(path: string, phase: string, why: string, output: string, cause: unknown): PhaulError {
+  return new PhaulError({
+    code: 'hook-refused',
+    what: `the hook ${basename(path)} ${why} at phase ${phase}${output === '' ? '' : `; it said: ${output}`}`,
+    remedy: `look at ${path}; it is run with PHAUL_PHASE=${phase} and must end with code 0 within ${limitMs / 1000} s`,
+    ...(cause === undefined ? {} : { cause }),
   });
 }
