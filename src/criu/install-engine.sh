@@ -7,19 +7,38 @@ suite=${2:-forky}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
-[ -n "$mirror" ] || { echo "install-engine: apt knows no package source; run apt-get update" >&2; exit 1; }
+fail() { # what, remedy
+  echo "install-engine: $1: $2" >&2
+  exit 1
+}
+case $prefix in /*) ;; *) fail "$prefix is no absolute path" "name the prefix from / on" ;; esac
+# Debian's own archive, wherever this machine gets it from; a third party's has no newer CRIU.
+archives() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "$@" | grep -v security | head -n 1; }
+mirror=$(archives 'Origin: Debian' 'Label: Debian')
+# Before the first `apt-get update` apt does not know whose archives they are.
+[ -n "$mirror" ] || mirror=$(archives)
+[ -n "$mirror" ] || fail "apt knows no Debian archive" "run apt-get update"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r "$keyring" ] || fail "$keyring is missing" "apt-get install debian-archive-keyring"
 architecture=$(dpkg --print-architecture)
-triplet=$(case $architecture in amd64) echo x86_64-linux-gnu ;; arm64) echo aarch64-linux-gnu ;; *) echo unsupported ;; esac)
+case $architecture in
+  amd64) triplet=x86_64-linux-gnu ;;
+  arm64) triplet=aarch64-linux-gnu ;;
+  *) fail "no engine is known for $architecture" "install CRIU 4.2 or newer by hand and name it by PHAUL_CRIU" ;;
+esac
 mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/state"
 : >"$work/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
+echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/sources.list"
 cat >"$work/apt.conf" <<CONF
 APT::Architecture "$architecture";
 APT::Architectures "$architecture";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
 Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Dir::Etc::sourcelist "$work/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
@@ -49,6 +68,7 @@ exec $libraries/$loader --argv0 criu \${preload:+--preload "\$preload"} --librar
 WRAPPER
 chmod 755 "$prefix.new/bin/criu"
 rm -rf "$prefix.old"
+# A CRIU that runs keeps its files: they are renamed, and removed under it.
 [ ! -e "$prefix" ] || mv "$prefix" "$prefix.old"
 mv "$prefix.new" "$prefix"
 rm -rf "$prefix.old"
