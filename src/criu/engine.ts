@@ -33,7 +33,7 @@ export interface Engine {
 }
 
 /** Where `install-engine.sh` puts the private engine. */
-export const privatePrefix = '/opt/phaul-criu';
+export const privatePrefix = process.env['PHAUL_CRIU_PREFIX'] || '/opt/phaul-criu';
 
 const privateEngine = join(privatePrefix, 'bin', 'criu');
 /** Bit of CAP_SYS_RESOURCE (capability.h). */
@@ -59,8 +59,9 @@ export async function findEngine(cacheFolder: string | null): Promise<Engine> {
   throw new PhaulError({
     code: 'no-engine',
     what: `no CRIU on this host can be used (${reasons || 'none is installed'})`,
-    remedy:
-      'run `./phaul setup` as root: it installs a private CRIU below /opt/phaul-criu, or name one with PHAUL_CRIU',
+    remedy: override
+      ? 'name a CRIU that works by PHAUL_CRIU, or unset it'
+      : `run \`./phaul setup\` as root: it installs a private CRIU below ${privatePrefix}; or name one by PHAUL_CRIU`,
   });
 }
 

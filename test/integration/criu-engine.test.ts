@@ -33,7 +33,7 @@ describe('an engine is refused', () => {
     await expect(findEngine(null)).rejects.toMatchObject({
       code: 'no-engine',
       message: expect.stringMatching(/version 3\.17\.1, but kernel \S+ needs >= 4\./),
-      remedy: expect.stringMatching(/phaul setup/),
+      remedy: expect.stringMatching(/unset/),
     });
   });
 

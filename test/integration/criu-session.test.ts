@@ -224,6 +224,23 @@ describe('a dump that does not happen leaves the program running', () => {
     await counter.goesOn();
   });
 
+  // CRIU's own fault injection: 1 dies with the parasite in the process, 3 fails amid the memory.
+  for (const [fault, code] of [
+    ['1', 'engine-gone'],
+    ['3', 'engine-failed'],
+  ] as const) {
+    withEngine(`when CRIU fails inside (fault ${fault})`, async (engine) => {
+      using folder = new Folder();
+      using counter = await Counter.start(folder);
+      process.env['CRIU_FAULT'] = fault;
+      const { session, imagesDir } = openSession(engine, folder);
+      delete process.env['CRIU_FAULT'];
+      await using _ = session;
+      await expect(session.dump(dumpOptions(counter.pid, imagesDir), agree)).rejects.toMatchObject({ code });
+      await counter.goesOn();
+    });
+  }
+
   withEngine('when CRIU is killed in the hold, which is told', async (engine) => {
     using folder = new Folder();
     using counter = await Counter.start(folder);
