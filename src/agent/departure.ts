@@ -10,6 +10,7 @@ import { MigrationLock } from '../host/lock.js';
 import { migrationFolder } from '../host/state.js';
 import { OwnedFd } from '../host/owned-fd.js';
 import { bootId, pidNamespace, treeOf } from '../host/tasks.js';
+import type { Hooks } from '../hooks/hooks.js';
 import { lockTableRunId } from '../images/inventory.js';
 import type { Lifetime } from '../migration/lifetime.js';
 import type { Departure, FrozenTree, ImageSink, LandingRequest } from '../migration/ports.js';
@@ -21,7 +22,9 @@ import { Replayer } from '../network/replayer.js';
 import { readSockets, socketsOf, type TreeSockets } from '../network/sockets.js';
 import { SourceCatcher } from '../network/source-catcher.js';
 import { SourceFence } from '../network/source-fence.js';
+import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { dumpOptions, type EngineNeeds } from './engine-options.js';
+import { hooksOf } from './hooks-of.js';
 import { DepartingTree, type FreezeGear } from './frozen-tree.js';
 import { type CgroupGround, cgroupGround, helpersOf } from './helper-cgroup.js';
 import { JanitorLink } from './janitor-link.js';
@@ -56,6 +59,7 @@ export class LocalDeparture implements Departure {
   readonly #ownership = new UndoStack();
   readonly #folder: string;
   readonly #dumpFolder: string;
+  readonly #hooks: Hooks;
   #journal: JournalFile | null = null;
   #leaf: LeafCgroup | null = null;
   #fence: SourceFence | null = null;
@@ -69,6 +73,7 @@ export class LocalDeparture implements Departure {
     this.#plan = plan;
     this.#folder = migrationFolder(plan.request.order.id);
     this.#dumpFolder = join(this.#folder, 'dump');
+    this.#hooks = hooksOf(plan.request, 'source', this.#dumpFolder);
   }
 
   /** The tree keeps running. When this throws, everything is undone. */
@@ -84,6 +89,7 @@ export class LocalDeparture implements Departure {
   }
 
   async freeze(sink: ImageSink, life: Lifetime): Promise<FrozenTree> {
+    await this.#hooks.run('freeze', life.signal);
     const sentBefore = sink.bytesSent;
     for (let attempt = 1; ; attempt++) {
       await this.#holdNewConnections();
@@ -139,6 +145,7 @@ export class LocalDeparture implements Departure {
     // Last to be undone before the journal closes: everything else is gone by then.
     this.#undo.defer('journal', () => this.#close());
 
+    await this.#hooks.run('prepare', life.signal);
     const { ground, reason } = cgroupGround();
     if (ground === null) this.remarks.push(`no writable cgroup v2 (${reason}): a kill of CRIU while it holds the tree can cost connections`);
     const origins = ground === null ? [] : this.#origins(ground);
@@ -285,12 +292,15 @@ export class LocalDeparture implements Departure {
       replayer: this.#replayer,
       addresses: this.#addresses,
       journal,
+      hooks: this.#hooks,
+      treeFacts: parseTreeFacts(parseTravellingFacts(request.treeFacts).tree),
       lockTableOf: criuLocks ? lockTableRunId : null,
     };
   }
 
   async #close(): Promise<void> {
     const outcome = this.#frozen?.buried ? 'moved' : 'undone';
+    this.remarks.push(...(await this.#hooks.report(outcome)));
     await this.#journal?.write({ record: 'closed', outcome, note: '' });
     if (!this.#plan.request.order.keepImages) await rm(this.#dumpFolder, { recursive: true, force: true });
   }

@@ -8,7 +8,8 @@ import { checkConnectionsOnDestination } from '../network/connection-checks.js';
 import type { TreeConnection } from '../network/connections.js';
 import { listAddresses, listInterfaces } from '../network/interfaces.js';
 import { compareSysctls, readNetworkSysctls } from '../network/sysctls.js';
-import { checkTreeHere } from '../preflight/destination-checks.js';
+import { checkDestination } from '../preflight/destination-checks.js';
+import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { parseTravellingFacts } from './travelling-facts.js';
 
 export interface LandingCheck {
@@ -25,7 +26,12 @@ export async function checkLanding(request: LandingRequest, check: LandingCheck)
   const [interfaces, sysctls, tree, engine] = await Promise.all([
     listInterfaces(signal),
     readNetworkSysctls(),
-    checkTreeHere(facts.tree, request, { host, stateFolder: stateDirectory(), signal }),
+    checkDestination(
+      parseTreeFacts(facts.tree),
+      request.order,
+      { host, stateFolder: stateDirectory(), comparesFrozenFiles: true },
+      signal,
+    ),
     checkEngine(facts.engineVersion, check),
   ]);
   const connections = facts.network.connections as readonly TreeConnection[];

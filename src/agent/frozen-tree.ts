@@ -8,6 +8,7 @@ import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
 import { identitiesOf, treeOf } from '../host/tasks.js';
 import { sendImages } from '../images/send-folder.js';
+import type { Hooks } from '../hooks/hooks.js';
 import type { Journal } from '../migration/journal.js';
 import type { Lifetime } from '../migration/lifetime.js';
 import type { CaughtPackets, DeliveredImage, FrozenTree, ImageSink, SourceEnd, TaskIdentity, TimedStep } from '../migration/ports.js';
@@ -17,11 +18,13 @@ import { type PlacedAddress, removeAddress } from '../network/moved-address.js';
 import type { Replayer } from '../network/replayer.js';
 import type { SourceCatcher } from '../network/source-catcher.js';
 import type { SourceFence } from '../network/source-fence.js';
+import type { TreeFacts } from '../preflight/tree-facts.js';
 import { servePages } from '../pages/page-server.js';
 import type { DumpOptions } from '../criu/options.js';
 import type { EngineSession } from '../criu/session.js';
 import { breakpoint } from './breakpoint.js';
 import { HeldDump } from './held-dump.js';
+import { sendWrittenFiles } from './written-files-image.js';
 
 /** What was made ready while the tree ran; all of it stays the departure's. */
 export interface FreezeGear {
@@ -39,6 +42,9 @@ export interface FreezeGear {
   readonly replayer: Replayer | null;
   readonly addresses: readonly PlacedAddress[];
   readonly journal: Journal;
+  readonly hooks: Hooks;
+  /** Facts of src/preflight about the tree. */
+  readonly treeFacts: TreeFacts;
   /** Run id of CRIU in a folder of its images, for the name of its lock table; null when it made none. */
   readonly lockTableOf: ((folder: string) => Promise<string>) | null;
 }
@@ -56,6 +62,7 @@ export class DepartingTree implements FrozenTree {
   #delivered: readonly DeliveredImage[] = [];
   #handles: TaskHandle[] = [];
   #runId: string | null = null;
+  #recorded: Promise<void> = Promise.resolve();
 
   private constructor(gear: FreezeGear, sink: ImageSink) {
     this.#gear = gear;
@@ -100,7 +107,7 @@ export class DepartingTree implements FrozenTree {
   }
 
   async intend(): Promise<void> {
-    await this.#gear.journal.write({ record: 'committing' });
+    await Promise.all([this.#recorded, this.#gear.journal.write({ record: 'committing' })]);
     breakpoint('committing-written');
   }
 
@@ -170,16 +177,23 @@ export class DepartingTree implements FrozenTree {
     const tasks = this.#tasks();
     this.#handles = tasks.flatMap((task) => TaskHandle.open(task) ?? []);
     this.#runId = (await this.#gear.lockTableOf?.(this.#gear.dumpFolder)) ?? null;
-    const recorded = this.#gear.journal.write({
+    // Durable before the line, not before the restore: `intend` waits for it.
+    this.#recorded = this.#gear.journal.write({
       record: 'frozen',
       tasks,
       lockTable: this.#runId,
       criuPid: this.#gear.session.pid,
     });
+    this.#recorded.catch(() => undefined);
     breakpoint('transferring');
-    const [memory, images] = await Promise.all([pages, sendImages(this.#gear.dumpFolder, sink)]);
-    await Promise.all([sink.flush(), recorded]);
-    this.#delivered = [...memory, ...images];
+    await this.#gear.hooks.run('frozen', this.#abort.signal);
+    const [memory, images, written] = await Promise.all([
+      pages,
+      sendImages(this.#gear.dumpFolder, sink),
+      sendWrittenFiles(this.#gear.treeFacts, sink, this.#abort.signal),
+    ]);
+    await sink.flush();
+    this.#delivered = [...memory, ...images, ...written];
     this.#state = 'held';
     this.#timeline.mark('delivered');
   }

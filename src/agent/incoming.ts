@@ -9,6 +9,7 @@ import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
 import { MigrationLock } from '../host/lock.js';
 import { migrationFolder } from '../host/state.js';
 import { bootId, pidNamespace } from '../host/tasks.js';
+import type { Hooks } from '../hooks/hooks.js';
 import { ImageFolder } from '../images/image-folder.js';
 import { Lifetime } from '../migration/lifetime.js';
 import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } from '../migration/ports.js';
@@ -18,11 +19,14 @@ import { receiveImages } from '../pages/receiver.js';
 import { breakpoint } from './breakpoint.js';
 import { callerKey, type Caller } from './caller.js';
 import { CopyMaker } from './copy-maker.js';
+import { hooksOf } from './hooks-of.js';
 import { JanitorLink } from './janitor-link.js';
 import { JournalFile } from './journal-file.js';
 import { copyCgroup, LandingSite } from './landing-site.js';
 import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import { parseTravellingFacts, type TravellingFacts } from './travelling-facts.js';
+import { parseTreeFacts } from '../preflight/tree-facts.js';
+import { compareWrittenFiles } from './written-files-image.js';
 import { UndoStack } from './undo-stack.js';
 
 export interface IncomingParts {
@@ -40,6 +44,7 @@ export class Incoming implements AsyncDisposable {
   readonly #parts: IncomingParts;
   readonly #facts: TravellingFacts;
   readonly #folder: string;
+  readonly #hooks: Hooks;
   readonly #undo = new UndoStack();
   readonly #timeline = new Timeline();
   /** Ends what waits here when the migration is aborted. */
@@ -58,6 +63,7 @@ export class Incoming implements AsyncDisposable {
     this.#parts = parts;
     this.#facts = parseTravellingFacts(request.treeFacts);
     this.#folder = migrationFolder(request.order.id);
+    this.#hooks = hooksOf(request, 'destination', this.imagesFolder);
   }
 
   get state(): State {
@@ -109,7 +115,9 @@ export class Incoming implements AsyncDisposable {
     this.#state = 'restoring';
     this.#timeline.mark('images complete');
     await this.#images?.verify(delivered);
+    await compareWrittenFiles(this.imagesFolder, parseTreeFacts(this.#facts.tree), this.#life.signal);
     this.#timeline.mark('verified');
+    await this.#hooks.run('restore', this.#life.signal);
     breakpoint('restoring');
     const from = nowMs();
     await this.#maker?.restore(this.#life);
@@ -176,6 +184,7 @@ export class Incoming implements AsyncDisposable {
       addresses: [...order.addresses],
       request: this.request,
     });
+    await this.#hooks.run('prepare', this.#life.signal);
     const { ground } = cgroupGround();
     this.#undo.own('janitor', await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground)));
     const images = await ImageFolder.create(this.imagesFolder);
@@ -213,6 +222,8 @@ export class Incoming implements AsyncDisposable {
   /** Announcements go on in the background; then everything but the copy and its cgroup goes. */
   async #settle(): Promise<void> {
     try {
+      // The copy runs: its second chance is not needed any more.
+      await this.#images?.[Symbol.asyncDispose]();
       await this.#site?.settle(this.#life.signal);
     } finally {
       await this.#finish('moved');
@@ -221,9 +232,10 @@ export class Incoming implements AsyncDisposable {
 
   async #finish(outcome: 'moved' | 'undone' | 'images-kept'): Promise<void> {
     const undone = outcome === 'undone';
+    const said = await this.#hooks.report(outcome);
     // What stays with a copy that runs: its cgroup, its address. The undo stack would take them away.
     if (outcome === 'moved') this.#undo.release(['landing site', 'copy']);
-    let note = '';
+    let note = said.join('; ');
     try {
       await this.#undo.disposeUntil('journal');
     } catch (thrown) {

@@ -10,6 +10,7 @@ import { migrate } from '../migration/migrate.js';
 import type { MigrationOrder } from '../migration/order.js';
 import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Running } from '../migration/ports.js';
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
+import type { OpenMigration } from '../preflight/inspect-tree.js';
 import { PageDoor } from '../pages/door.js';
 import type { Caller } from './caller.js';
 import type { AgentConfig } from './config.js';
@@ -198,11 +199,14 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
       const engine = await this.#engine();
       await using link = await dial(outgoing.destination, this.#config, { signal: life.signal, ssh: ssh ?? ownSshCredentials() });
       const destination = new RemoteDestination(link);
-      const source = new LocalSource({
+      const pageSize = await pageSizeOfHost();
+      refuseOtherPageSize(pageSize, link.facts);
+      await using source = new LocalSource({
         hostName: this.#config.hostName,
         engine,
-        pageSize: link.facts.pageSize,
+        pageSize,
         destination: outgoing.destination,
+        open: await this.#openDepartures(order.id),
       });
       const report = await migrate(order, source, destination, life, tell);
       tell({ kind: 'done', report });
@@ -230,6 +234,17 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     if (this.#outgoing.has(order.id) || (await readJournal(migrationFolder(order.id))).length > 0) {
       throw new PhaulError({ code: 'id-in-use', what: `there is a migration ${order.id} already`, remedy: 'choose another id' });
     }
+  }
+
+  /** Departures of this host that have not ended, by their journals: those of this agent, of a janitor, and interrupted ones. */
+  async #openDepartures(but: string): Promise<OpenMigration[]> {
+    const open: OpenMigration[] = [];
+    for (const id of await knownMigrations()) {
+      const state = id === but ? null : stateOf(await readJournal(migrationFolder(id)));
+      if (state?.opened.role !== 'source' || state.closed !== null) continue;
+      open.push({ id, tasks: state.frozen?.tasks ?? state.opened.tasks });
+    }
+    return open;
   }
 
   #busyWith(request: LandingRequest): string | null {
@@ -277,6 +292,15 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     const old = [...all].filter(([, each]) => over(each));
     for (const [id] of old.slice(0, Math.max(0, old.length - remembered))) all.delete(id);
   }
+}
+
+function refuseOtherPageSize(ours: number, theirs: HostFacts): void {
+  if (theirs.pageSize === ours) return;
+  throw new PhaulError({
+    code: 'page-size-differs',
+    what: `this host has pages of ${ours} bytes, ${theirs.hostName} of ${theirs.pageSize}`,
+    remedy: 'choose a destination with the same page size',
+  });
 }
 
 function unknown(id: string): PhaulError {

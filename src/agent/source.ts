@@ -10,7 +10,7 @@ import { listAddresses, listInterfaces } from '../network/interfaces.js';
 import { promotesSecondaries } from '../network/moved-address.js';
 import { readSockets, type SocketEntry, socketsOf, type TreeSockets } from '../network/sockets.js';
 import { readNetworkSysctls } from '../network/sysctls.js';
-import { inspectTree } from '../preflight/inspect-tree.js';
+import { inspectTree, type OpenMigration, type TreeInspection } from '../preflight/inspect-tree.js';
 import { LocalDeparture } from './departure.js';
 import type { EngineNeeds } from './engine-options.js';
 import type { TravellingFacts } from './travelling-facts.js';
@@ -21,10 +21,13 @@ export interface SourceParts {
   readonly pageSize: number;
   /** How the operator named the destination. */
   readonly destination: string;
+  /** Migrations of this host that have not ended: none of their tasks may be in this tree. */
+  readonly open: readonly OpenMigration[];
 }
 
-export class LocalSource implements SourceHost {
+export class LocalSource implements SourceHost, AsyncDisposable {
   readonly #parts: SourceParts;
+  #inspection: TreeInspection | null = null;
   #needs: EngineNeeds = { fileLocks: false, linkRemap: false, ghostLimit: null, extUnixSk: false };
 
   constructor(parts: SourceParts) {
@@ -36,7 +39,8 @@ export class LocalSource implements SourceHost {
   }
 
   async inspect(order: MigrationOrder, life: Lifetime): Promise<SourceVerdict> {
-    const inspection = await inspectTree(order, this.name, life.signal);
+    const inspection = await inspectTree(order, this.name, life.signal, this.#parts.open);
+    this.#inspection = inspection;
     const { tree } = inspection;
     this.#needs = inspection.needs;
     // Without a tree there are no sockets to look at; its blockers say why.
@@ -59,6 +63,8 @@ export class LocalSource implements SourceHost {
   }
 
   async prepare(request: LandingRequest, life: Lifetime): Promise<Departure> {
+    // The destination has looked at what the inspection left beside files.
+    await this.#inspection?.[Symbol.asyncDispose]();
     return await LocalDeparture.prepare(
       {
         request,
@@ -69,6 +75,10 @@ export class LocalSource implements SourceHost {
       },
       life,
     );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inspection?.[Symbol.asyncDispose]();
   }
 
   async #inspectNetwork(
