@@ -10,9 +10,7 @@ import { hashFile, openToRead, readBuildId } from './file-proof.js';
 import { findingsOf, type Say } from './finding.js';
 import { provedFolders } from './nonces.js';
 import { type FileFact, isWritten, type TreeFacts } from './tree-facts.js';
-
-/** What can be hashed while the tree is frozen without anybody noticing, bytes. */
-export const frozenHashBudget = 256 * 1024 ** 2;
+import { frozenHashBudget } from './written-files.js';
 
 interface Scene {
   readonly facts: TreeFacts;

@@ -13,7 +13,10 @@ const hashes = z
   )
   .max(100_000);
 
-/** On the source, frozen: sizes and hashes as JSON. `paths`: the files of findings `file-compared-when-frozen`. */
+/** A greater file is only let through by the checks when it is proved to be one file on both hosts; bytes. */
+export const frozenHashBudget = 256 * 1024 ** 2;
+
+/** On the source, frozen: sizes and hashes as JSON. */
 export async function hashWrittenFiles(facts: TreeFacts, signal: AbortSignal): Promise<string> {
   const written = facts.files.filter((fact) => fact.kind === 'file' && isWritten(fact));
   const found: z.infer<typeof hashes> = [];
@@ -21,6 +24,7 @@ export async function hashWrittenFiles(facts: TreeFacts, signal: AbortSignal): P
     await using file = await openToRead(`/proc/${pid}/root${path}`);
     if (file === null) continue;
     const { size } = await file.stat();
+    if (size > frozenHashBudget) continue;
     found.push({ path, bytes: size, hash: await hashFile(file, size, signal) });
   }
   return JSON.stringify(found);
