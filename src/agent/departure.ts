@@ -9,7 +9,7 @@ import { cgroupOf, type CgroupOrigin, LeafCgroup } from '../host/cgroup.js';
 import { MigrationLock } from '../host/lock.js';
 import { migrationFolder } from '../host/state.js';
 import { OwnedFd } from '../host/owned-fd.js';
-import { bootId, pidNamespace, treeOf } from '../host/tasks.js';
+import { bootId, hasEnded, pidNamespace, readStat, treeOf } from '../host/tasks.js';
 import type { Hooks } from '../hooks/hooks.js';
 import { lockTableRunId } from '../images/inventory.js';
 import type { Lifetime } from '../migration/lifetime.js';
@@ -200,7 +200,9 @@ export class LocalDeparture implements Departure {
     });
     for (let round = 0; round < 50; round++) {
       const inside = new Set(leaf.members());
-      const outside = treeOf(order.pid).filter((pid) => !inside.has(pid));
+      // A zombie stays where it died, and cgroup.procs does not list it (cgroup-v2.rst).
+      const living = treeOf(order.pid).filter((pid) => isLiving(pid));
+      const outside = living.filter((pid) => !inside.has(pid));
       if (outside.length === 0) return;
       leaf.moveIn(outside);
     }
@@ -304,4 +306,9 @@ export class LocalDeparture implements Departure {
     await this.#journal?.write({ record: 'closed', outcome, note: '' });
     if (!this.#plan.request.order.keepImages) await rm(this.#dumpFolder, { recursive: true, force: true });
   }
+}
+
+function isLiving(pid: number): boolean {
+  const stat = readStat(pid);
+  return stat !== null && !hasEnded(stat);
 }

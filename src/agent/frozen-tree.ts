@@ -6,7 +6,7 @@ import { asFailure, PhaulError } from '../failure/phaul-error.js';
 import { type LeafCgroup } from '../host/cgroup.js';
 import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
-import { identitiesOf, treeOf } from '../host/tasks.js';
+import { identitiesOf, isSameTask, treeOf } from '../host/tasks.js';
 import { sendImages } from '../images/send-folder.js';
 import type { Hooks } from '../hooks/hooks.js';
 import type { Journal } from '../migration/journal.js';
@@ -198,11 +198,11 @@ export class DepartingTree implements FrozenTree {
     this.#timeline.mark('delivered');
   }
 
-  /** The frozen tree as it is: the leaf lists newborn tasks too. */
+  /** The frozen tree as it is: the leaf lists newborn tasks too. A zombie died before: recovery must not take it for killed. */
   #tasks(): TaskIdentity[] {
     const { leaf, rootPid } = this.#gear;
     const inLeaf = (leaf?.members() ?? []).filter((pid) => pid > 0);
-    return identitiesOf([...new Set([...treeOf(rootPid), ...inLeaf])]);
+    return identitiesOf([...new Set([...treeOf(rootPid), ...inLeaf])]).filter(isSameTask);
   }
 
   #killAll(): void {

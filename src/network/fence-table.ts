@@ -55,6 +55,9 @@ export function fenceScript(name: string, contents: FenceContents): string {
   const loopback = contents.loopbackClosed ? ['lo'] : [];
   const ports = [...new Set(contents.loopbackPorts)].filter(isPort).map(String);
   const newConnection = 'tcp flags & (fin | syn | rst | ack) == syn';
+  // libsoccr restores a half closed connection by sending the peer's FIN to it, over loopback and through the closed
+  // fence; this mark is on those packets alone (SOCCR_MARK in CRIU's soccr.h).
+  const ofCriu = 'meta mark 0xc114 accept';
   const loopbackTcp = 'tcp sport @loopback_ports tcp dport @loopback_ports drop';
   return `table inet ${name} {
   set closed4 { type ipv4_addr; ${elements(texts(v4))} }
@@ -66,11 +69,13 @@ export function fenceScript(name: string, contents: FenceContents): string {
   set held_ports { type inet_service; }
   chain arriving {
     type filter hook prerouting priority -300; policy accept;
+    ${ofCriu}
     ip daddr @closed4 drop
     ip6 daddr @closed6 drop
   }
   chain input {
     type filter hook input priority -300; policy accept;
+    ${ofCriu}
     ip daddr @closed4 drop
     ip6 daddr @closed6 drop
     iif @closed_loopback ${loopbackTcp}
@@ -80,6 +85,7 @@ export function fenceScript(name: string, contents: FenceContents): string {
   }
   chain output {
     type filter hook output priority -300; policy accept;
+    ${ofCriu}
     ip saddr @closed4 drop
     ip6 saddr @closed6 drop
     oif @closed_loopback ${loopbackTcp}
