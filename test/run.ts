@@ -64,6 +64,12 @@ async function tests(filters: readonly string[]): Promise<ResultLine[]> {
   }
 }
 
+/** Vitest skips the tests of a group or file whose hooks failed, without a word. */
+function silentReason(name: string): string {
+  const group = inState('failed').find((failure) => name.startsWith(failure.name));
+  return group === undefined ? 'no reason given' : `the set-up of ${group.name} failed`;
+}
+
 const filters = process.argv.slice(2);
 process.stdout.write(`seed ${seed} (PHAUL_SEED), ${soak ? 'full counts' : 'sample'} (PHAUL_SOAK)\n`);
 const results: ResultLine[] = [];
