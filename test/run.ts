@@ -81,7 +81,7 @@ results.push(...(await tests(filters)));
 
 const inState = (state: ResultLine['state']): ResultLine[] => results.filter((result) => result.state === state);
 for (const { name, note } of inState('skipped'))
-  process.stdout.write(`skipped: ${name}: ${note || 'no reason given'}\n`);
+  process.stdout.write(`skipped: ${name}: ${note || silentReason(name)}\n`);
 for (const { name, note } of inState('failed')) process.stdout.write(`failed: ${name}: ${note.split('\n')[0]}\n`);
 process.stdout.write(
   `${inState('passed').length} passed, ${inState('failed').length} failed, ${inState('skipped').length} skipped\n`,
