@@ -1,7 +1,9 @@
 /** Sender and receiver on a real socket pair: what arrives, what failures say, how much is held. */
+
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import type { Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -32,8 +34,8 @@ interface Line {
   readonly received: Promise<void>;
 }
 
-async function line(store: ImageStore): Promise<Line> {
-  const { left, right } = connectedSockets();
+async function line(store: ImageStore, pair = connectedSockets()): Promise<Line> {
+  const { left, right } = pair;
   open.push(left, right);
   const door = new PageDoor();
   let received: Promise<void> = Promise.resolve();
@@ -130,26 +132,46 @@ test('FLUSH is answered when all is stored, not before', async () => {
   await flush;
 });
 
-test('what fails at the destination is told to the source, with a stream of pages still on its way', async () => {
-  const store: ImageStore = {
-    create: () => ({
-      write: () =>
-        Promise.reject(new PhaulError({ code: 'destination-full', what: 'the disk is full', remedy: 'make room' })),
-      end: async () => {},
-    }),
-  };
-  const { sender, received } = await line(store);
-  const pages = (async () => {
-    for (let count = 0; count < 200; count++) await sender.write('pages-1.img', noise(1 << 20, 1));
-  })();
-  await expect(pages).rejects.toMatchObject({
-    code: 'destination-full',
-    message: 'the disk is full',
-    remedy: 'make room',
-  });
-  await expect(sender.flush()).rejects.toMatchObject({ code: 'destination-full' });
-  await expect(received).rejects.toMatchObject({ code: 'destination-full' });
-});
+/** A connection that is reset, its last words with it, when one end closes it with bytes unread. */
+async function tcpSockets(): Promise<ReturnType<typeof connectedSockets>> {
+  const listener = createServer({ noDelay: true });
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const { port } = listener.address() as AddressInfo;
+  const accepted = once(listener, 'connection') as Promise<[Socket]>;
+  const left = connect({ port, host: '127.0.0.1', noDelay: true });
+  const [right] = await accepted;
+  listener.close();
+  right.on('error', () => undefined);
+  return { left, right };
+}
+
+test.each([
+  ['a local socket', async () => connectedSockets()],
+  ['TCP', tcpSockets],
+])(
+  'over %s, what fails at the destination is told to the source with pages still on their way',
+  async (_what, pair) => {
+    const store: ImageStore = {
+      create: () => ({
+        write: () =>
+          Promise.reject(new PhaulError({ code: 'destination-full', what: 'the disk is full', remedy: 'make room' })),
+        end: async () => {},
+      }),
+    };
+    const { sender, received } = await line(store, await pair());
+    const pages = (async () => {
+      for (let count = 0; count < 200; count++) await sender.write('pages-1.img', noise(1 << 20, 1));
+    })();
+    await expect(pages).rejects.toMatchObject({
+      code: 'destination-full',
+      message: 'the disk is full',
+      remedy: 'make room',
+    });
+    await expect(sender.flush()).rejects.toMatchObject({ code: 'destination-full' });
+    await expect(received).rejects.toMatchObject({ code: 'destination-full' });
+  },
+);
 
 test('a link that breaks rejects everything that waits on it', async () => {
   await using images = await ImageFolder.create(join(folder, 'images'));
