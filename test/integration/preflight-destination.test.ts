@@ -1,8 +1,17 @@
 /** The checks of the destination: this machine plays a host with another kernel, to which a real tree wants to come. */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { readStat } from '../../src/host/tasks.js';
+import { readStat, threadsOf } from '../../src/host/tasks.js';
 import type { MigrationOrder } from '../../src/migration/order.js';
 import type { Finding } from '../../src/migration/ports.js';
 import { checkDestination, checkPids } from '../../src/preflight/destination-checks.js';
@@ -172,7 +181,7 @@ describe('danger 17c: pids of the tree that are taken here', () => {
     const text = `my $pid = fork; if ($pid) { exit 0 } open(my $f, ">", "$ENV{DIR}/orphan"); print $f $$; close $f; ${idle}`;
     const perl = await PerlProgram.start(folder, text);
     await eventually(() => readStat(perl.pid) === null);
-    const orphan = Number((await import('node:fs')).readFileSync(folder.in('orphan'), 'utf8'));
+    const orphan = Number(readFileSync(folder.in('orphan'), 'utf8'));
     try {
       expect(existsSync(`/proc/${perl.pid}`)).toBe(false);
       expect(codes({ processGroup: perl.pid })).toEqual(['pid-taken']);
