@@ -171,6 +171,11 @@ test('what CRIU has written is sent whole: images of every size, no logs, no sta
   expect(sink.mostOutstanding).toBeLessThan(2 << 20);
 });
 
+test('an image with a name that the other host would refuse fails the sending, it is not left out', async () => {
+  writeFileSync(join(root, 'Core_1.img'), 'x');
+  await expect(sendImages(root, new MemorySink())).rejects.toMatchObject({ code: 'image-name-unknown' });
+});
+
 test('a file that cannot be read fails the sending', async () => {
   writeFileSync(join(root, 'core-1.img'), 'x');
   symlinkSync(join(root, 'nowhere'), join(root, 'core-2.img'));
