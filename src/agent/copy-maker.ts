@@ -11,6 +11,7 @@ import type { Timeline } from '../migration/report.js';
 import { breakpoint } from './breakpoint.js';
 import { restoreOptions } from './engine-options.js';
 import { HeldCopy } from './held-copy.js';
+import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import type { LandingSite } from './landing-site.js';
 
 export interface CopyPlan {
@@ -42,15 +43,19 @@ export class CopyMaker implements AsyncDisposable {
 
   /** Starts CRIU in the copy's cgroup and lets it probe the kernel. Before the fence: its probe connects over loopback (dangers.md 17a). */
   async prime(): Promise<void> {
-    const { engine, imagesFolder, site } = this.#plan;
+    const { request, engine, imagesFolder, site } = this.#plan;
     const images = await open(imagesFolder, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
-      this.#session = EngineSession.start({
+      const plan = {
         engine,
         cgroup: site.leaf?.path ?? null,
         inherit: [images.fd],
         logFolder: imagesFolder,
-      });
+      };
+      const { ground } = cgroupGround();
+      this.#session = request.order.shellJob
+        ? await EngineSession.startOnTerminal(plan, ground === null ? null : helpersOf(ground))
+        : EngineSession.start(plan);
       await this.#session.featureCheck();
     } finally {
       await images.close();

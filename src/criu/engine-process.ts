@@ -8,10 +8,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PhaulError } from '../failure/phaul-error.js';
-import { addon } from '../native/addon.js';
+import { addon, packageRoot } from '../native/addon.js';
 import type { Engine } from './engine.js';
 
 export interface EnginePlan {
@@ -86,6 +87,21 @@ export class EngineProcess {
     return new EngineProcess(pid, near, gone(pid), () => process.kill(pid, 'SIGKILL'));
   }
 
+  /**
+   * With a terminal and a session for a restore with `shellJob`; the program that leads the session enters `keeperCgroup`
+   * and ends with the job. Throws `engine-not-started`.
+   */
+  static async startOnTerminal(plan: EnginePlan, keeperCgroup: string | null): Promise<EngineProcess> {
+    const script = `${enter}; terminal=$1; shift; exec "$terminal" /bin/sh -c '${enter}; exec "$@"' sh "$@"`;
+    const words = [keeperCgroup ?? '', join(packageRoot, 'build', 'phaul-terminal'), plan.cgroup ?? ''];
+    const { child, near } = launch(plan, script, 'pipe', words);
+    if (child.pid === undefined || child.stdout === null) throw notStarted(near, plan, child);
+    child.unref();
+    const pid = Number(await text(child.stdout));
+    if (!Number.isSafeInteger(pid) || pid <= 0) throw notStarted(near, plan, child);
+    return new EngineProcess(pid, near, gone(pid), () => process.kill(pid, 'SIGKILL'));
+  }
+
   /** SIGKILL. Never while it may hold a tree: see the file's head. */
   kill(): void {
     this.#kill();
@@ -106,11 +122,17 @@ async function gone(pid: number): Promise<EngineExit> {
   return { code: null, signal: null };
 }
 
-function launch(plan: EnginePlan, script: string, stdout: 'ignore' | 'pipe'): { child: ChildProcess; near: number } {
+/** `words`: arguments of the script before CRIU's command; by default the cgroup, for `enter`. */
+function launch(
+  plan: EnginePlan,
+  script: string,
+  stdout: 'ignore' | 'pipe',
+  words: readonly string[] = [plan.cgroup ?? ''],
+): { child: ChildProcess; near: number } {
   const { near, far } = addon().socketPair('seqpacket', packetBytes);
   try {
     const command = [...(plan.launcher ?? []), plan.engine.path, 'swrk', String(socketFd)];
-    const child = spawn('/bin/sh', ['-c', script, 'sh', plan.cgroup ?? '', ...command], {
+    const child = spawn('/bin/sh', ['-c', script, 'sh', ...words, ...command], {
       detached: true,
       stdio: ['ignore', stdout, 'ignore', far, ...plan.inherit],
       env: environment(plan.engine),

@@ -67,6 +67,11 @@ export class EngineSession implements AsyncDisposable {
     return new EngineSession(await EngineProcess.startApart(plan), plan);
   }
 
+  /** The same on a terminal of its own, for a restore with `shellJob`; the terminal's keeper enters `keeperCgroup`. */
+  static async startOnTerminal(plan: SessionPlan, keeperCgroup: string | null): Promise<EngineSession> {
+    return new EngineSession(await EngineProcess.startOnTerminal(plan, keeperCgroup), plan);
+  }
+
   /** CRIU's pid in the caller's pid namespace. */
   get pid(): number {
     return this.#process.pid;

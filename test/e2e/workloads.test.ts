@@ -76,6 +76,13 @@ async function move(workload: Workload, place: Place, pid: number, from: LabHost
   expect(to.isAlive(pid), `pid ${pid} lives on ${to.name}`).toBe(true);
 }
 
+/** The program that kept the terminal of a job ends with the job. */
+async function expectNoKeeper(host: LabHost): Promise<void> {
+  const keepers = async (): Promise<number> =>
+    (await host.processes()).filter(({ name }) => name === 'phaul-terminal').length;
+  await expect.poll(keepers, { timeout: 3000 }).toBe(0);
+}
+
 async function thereAndBack(workload: Workload, place: Place, beforeMove: (to: LabHost) => void): Promise<void> {
   if (workload.hasAddress) await lab.addAddress(a, place.address);
   const pid = await workload.start(place);
@@ -89,6 +96,7 @@ async function thereAndBack(workload: Workload, place: Place, beforeMove: (to: L
     await move(workload, place, pid, b, a);
     await witness.progress();
     expect(await witness.finish()).toEqual([]);
+    await expectNoKeeper(b);
   } finally {
     for (const host of [a, b]) await host.run(['bash', '-c', 'kill -9 -- -$1 $1 2>/dev/null', 'bash', String(pid)]);
   }
