@@ -8,8 +8,10 @@
 namespace phaul {
 
 Done sendRawFrame(int interface_index, std::span<const std::uint8_t> frame) {
-  // Protocol 0: the socket only sends.
-  const UniqueFd fd(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  // Kept open: closing a packet socket waits for RCU, 10 ms and more, which would be between the clients and their
+  // answers. So it belongs to the network namespace of its first use. Protocol 0: the socket only sends.
+  static thread_local UniqueFd fd;
+  if (!fd) fd = UniqueFd(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
   if (!fd) return Failure::last("socket");
   sockaddr_ll link = {};
   link.sll_family = AF_PACKET;

@@ -2,15 +2,15 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { EngineSession } from '../criu/session.js';
 import type { Engine } from '../criu/engine.js';
+import { EngineSession } from '../criu/session.js';
 import { PhaulError } from '../failure/phaul-error.js';
-import { cgroupOf, type CgroupOrigin, LeafCgroup } from '../host/cgroup.js';
-import { MigrationLock } from '../host/lock.js';
-import { migrationFolder } from '../host/state.js';
-import { OwnedFd } from '../host/owned-fd.js';
-import { bootId, hasEnded, pidNamespace, readStat, treeOf } from '../host/tasks.js';
 import type { Hooks } from '../hooks/hooks.js';
+import { type CgroupOrigin, cgroupOf, LeafCgroup } from '../host/cgroup.js';
+import { MigrationLock } from '../host/lock.js';
+import { OwnedFd } from '../host/owned-fd.js';
+import { migrationFolder } from '../host/state.js';
+import { bootId, hasEnded, pidNamespace, readStat, treeOf } from '../host/tasks.js';
 import { lockTableRunId } from '../images/inventory.js';
 import type { Lifetime } from '../migration/lifetime.js';
 import type { Departure, FrozenTree, ImageSink, LandingRequest } from '../migration/ports.js';
@@ -24,9 +24,9 @@ import { SourceCatcher } from '../network/source-catcher.js';
 import { SourceFence } from '../network/source-fence.js';
 import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { dumpOptions, type EngineNeeds } from './engine-options.js';
-import { hooksOf } from './hooks-of.js';
 import { DepartingTree, type FreezeGear } from './frozen-tree.js';
 import { type CgroupGround, cgroupGround, helpersOf } from './helper-cgroup.js';
+import { hooksOf } from './hooks-of.js';
 import { JanitorLink } from './janitor-link.js';
 import { JournalFile } from './journal-file.js';
 import { parseTravellingFacts } from './travelling-facts.js';
@@ -120,7 +120,12 @@ export class LocalDeparture implements Departure {
     const { order, tree } = request;
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     const lock = await MigrationLock.tryTake(this.#folder);
-    if (lock === null) throw new PhaulError({ code: 'migration-busy', what: `another agent works on migration ${order.id}`, remedy: 'choose another id' });
+    if (lock === null)
+      throw new PhaulError({
+        code: 'migration-busy',
+        what: `another agent works on migration ${order.id}`,
+        remedy: 'choose another id',
+      });
     this.#ownership.own('lock', lock);
     this.#undo.own('ownership', this.#ownership);
 
@@ -147,7 +152,10 @@ export class LocalDeparture implements Departure {
 
     await this.#hooks.run('prepare', life.signal);
     const { ground, reason } = cgroupGround();
-    if (ground === null) this.remarks.push(`no writable cgroup v2 (${reason}): a kill of CRIU while it holds the tree can cost connections`);
+    if (ground === null)
+      this.remarks.push(
+        `no writable cgroup v2 (${reason}): a kill of CRIU while it holds the tree can cost connections`,
+      );
     const origins = ground === null ? [] : this.#origins(ground);
     const parent = origins[0]?.cgroup ?? null;
     const leafName = `phaul-${order.id}`;
@@ -206,7 +214,11 @@ export class LocalDeparture implements Departure {
       if (outside.length === 0) return;
       leaf.moveIn(outside);
     }
-    throw new PhaulError({ code: 'tree-too-restless', what: 'the tree gives birth faster than its tasks can be moved into a cgroup', remedy: 'try again when it is calmer' });
+    throw new PhaulError({
+      code: 'tree-too-restless',
+      what: 'the tree gives birth faster than its tasks can be moved into a cgroup',
+      remedy: 'try again when it is calmer',
+    });
   }
 
   /** The leaf of an earlier arrival is empty now that its tree has left. */
@@ -260,8 +272,13 @@ export class LocalDeparture implements Departure {
     const tree: TreeSockets = await socketsOf(treeOf(order.pid));
     const listeners = treeListeners(await read(), tree);
     const ports = new Set(listeners.map((listener) => listener.port));
-    const orphans = await waitForOrphans(read, ports, this.#addresses.map((address) => address.ip));
-    if (orphans.length > 0) this.remarks.push(`${orphans.length} closed connections still had data for their clients; it is lost`);
+    const orphans = await waitForOrphans(
+      read,
+      ports,
+      this.#addresses.map((address) => address.ip),
+    );
+    if (orphans.length > 0)
+      this.remarks.push(`${orphans.length} closed connections still had data for their clients; it is lost`);
     // From here their SYNs are caught and come to the destination with the other packets.
     this.#catcher.open();
     this.#fence.holdNewConnections(listeners);

@@ -76,7 +76,9 @@ async function checkEngine(theirs: string, { hostName, engine }: LandingCheck): 
   try {
     mine = await engine();
   } catch (thrown) {
-    return [blocker('no-engine', `${hostName} has no CRIU that works`, messageOf(thrown), `run ./phaul setup on ${hostName}`)];
+    return [
+      blocker('no-engine', `${hostName} has no CRIU that works`, messageOf(thrown), `run ./phaul setup on ${hostName}`),
+    ];
   }
   const version = parseVersion(theirs);
   if (version !== null && canRestore(mine.version, version)) return [];

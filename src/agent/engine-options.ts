@@ -21,7 +21,12 @@ export interface Travel {
   readonly networkLock: 'skip' | 'nftables';
 }
 
-export function dumpOptions(order: MigrationOrder, travel: Travel, needs: EngineNeeds, pageServerFd: number): DumpOptions {
+export function dumpOptions(
+  order: MigrationOrder,
+  travel: Travel,
+  needs: EngineNeeds,
+  pageServerFd: number,
+): DumpOptions {
   return {
     ...common(order, travel),
     pid: order.pid,
@@ -30,12 +35,18 @@ export function dumpOptions(order: MigrationOrder, travel: Travel, needs: Engine
     fileLocks: order.engine.fileLocks || needs.fileLocks,
     linkRemap: order.engine.linkRemap || needs.linkRemap,
     extUnixSk: order.engine.extUnixSk || needs.extUnixSk,
-    ...(order.engine.ghostLimit ?? needs.ghostLimit) === null ? {} : { ghostLimit: order.engine.ghostLimit ?? needs.ghostLimit ?? 0 },
+    ...((order.engine.ghostLimit ?? needs.ghostLimit) === null
+      ? {}
+      : { ghostLimit: order.engine.ghostLimit ?? needs.ghostLimit ?? 0 }),
     external: [...order.engine.external],
   };
 }
 
-export function restoreOptions(order: MigrationOrder, travel: Travel, inheritFds: { key: string; fd: number }[]): RestoreOptions {
+export function restoreOptions(
+  order: MigrationOrder,
+  travel: Travel,
+  inheritFds: { key: string; fd: number }[],
+): RestoreOptions {
   return {
     ...common(order, travel),
     logFile: 'restore.log',

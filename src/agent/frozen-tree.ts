@@ -2,26 +2,35 @@
  * A tree on its way out of this host: from the last moments of its life here to the line, and behind it to its burial.
  * Until `kill` everything can be undone, and `dispose` does it; behind it `dispose` only tidies up.
  */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { DumpOptions } from '../criu/options.js';
+import type { EngineSession } from '../criu/session.js';
 import { asFailure, PhaulError } from '../failure/phaul-error.js';
-import { type LeafCgroup } from '../host/cgroup.js';
+import type { Hooks } from '../hooks/hooks.js';
+import type { LeafCgroup } from '../host/cgroup.js';
 import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
 import { identitiesOf, isSameTask, treeOf } from '../host/tasks.js';
 import { sendImages } from '../images/send-folder.js';
-import type { Hooks } from '../hooks/hooks.js';
 import type { Journal } from '../migration/journal.js';
 import type { Lifetime } from '../migration/lifetime.js';
-import type { CaughtPackets, DeliveredImage, FrozenTree, ImageSink, SourceEnd, TaskIdentity, TimedStep } from '../migration/ports.js';
+import type {
+  CaughtPackets,
+  DeliveredImage,
+  FrozenTree,
+  ImageSink,
+  SourceEnd,
+  TaskIdentity,
+  TimedStep,
+} from '../migration/ports.js';
 import { Timeline } from '../migration/report.js';
 import { deleteLockTable } from '../network/lock-table.js';
 import { type PlacedAddress, removeAddress } from '../network/moved-address.js';
 import type { Replayer } from '../network/replayer.js';
 import type { SourceCatcher } from '../network/source-catcher.js';
 import type { SourceFence } from '../network/source-fence.js';
-import type { TreeFacts } from '../preflight/tree-facts.js';
 import { servePages } from '../pages/page-server.js';
-import type { DumpOptions } from '../criu/options.js';
-import type { EngineSession } from '../criu/session.js';
+import type { TreeFacts } from '../preflight/tree-facts.js';
 import { breakpoint } from './breakpoint.js';
 import { HeldDump } from './held-dump.js';
 import { sendWrittenFiles } from './written-files-image.js';
@@ -52,6 +61,8 @@ export interface FreezeGear {
 type State = 'freezing' | 'held' | 'killed' | 'buried' | 'resumed';
 
 const sigkill = 9;
+/** The destination needs about 10 ms from COMMIT to the running copy; the burial waits that long. ms. */
+const commitLeavesMs = 10;
 
 export class DepartingTree implements FrozenTree {
   readonly #gear: FreezeGear;
@@ -128,12 +139,15 @@ export class DepartingTree implements FrozenTree {
 
   async bury(): Promise<SourceEnd> {
     const remarks: string[] = [];
+    // COMMIT leaves first: starting a program blocks this thread for some ms, and behind the fence nothing is urgent here.
+    await delay(commitLeavesMs);
     // The fence stays until the address is gone, or the kernel would reset the clients' connections (dangers.md 14).
     await Promise.all(this.#gear.addresses.map((address) => removeAddress(address)));
     this.#timeline.mark('address removed');
     breakpoint('commit-sent');
     const end = await this.#dump.finish();
-    if (end === 'without-an-answer') remarks.push('CRIU on the source ended without an answer behind the line; the tree was dead already');
+    if (end === 'without-an-answer')
+      remarks.push('CRIU on the source ended without an answer behind the line; the tree was dead already');
     this.#timeline.mark('criu done');
     await Promise.all(this.#handles.map((handle) => handle.exited()));
     this.#timeline.mark('source dead');
@@ -229,7 +243,9 @@ export class DepartingTree implements FrozenTree {
   /** Back to life: sockets out of repair mode, fence off, what clients sent meanwhile delivered, tasks thawed. */
   async #resume(): Promise<void> {
     const { leaf, fence, catcher, replayer } = this.#gear;
-    this.#abort.abort(new PhaulError({ code: 'rolled-back', what: 'the migration was rolled back', remedy: 'see its failure' }));
+    this.#abort.abort(
+      new PhaulError({ code: 'rolled-back', what: 'the migration was rolled back', remedy: 'see its failure' }),
+    );
     try {
       const end = await this.#dump.rollBack();
       if (end === 'without-an-answer' && this.#handles.length > 0) {
@@ -254,4 +270,3 @@ export class DepartingTree implements FrozenTree {
     }
   }
 }
-

@@ -68,7 +68,10 @@ export class HeldDump {
   async rollBack(): Promise<DumpEnd> {
     this.#decision.resolve(false);
     // Wherever CRIU is: at its next notification it finds the socket closed and rolls back.
-    const answered = await Promise.race([this.#end, new Promise<null>((resolve) => setTimeout(() => resolve(null), 2000))]);
+    const answered = await Promise.race([
+      this.#end,
+      new Promise<null>((resolve) => setTimeout(() => resolve(null), 2000)),
+    ]);
     if (answered !== null) return answered;
     this.#session.closeSocket();
     await this.#session.exited;

@@ -6,28 +6,28 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Engine } from '../criu/engine.js';
 import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
+import type { Hooks } from '../hooks/hooks.js';
 import { MigrationLock } from '../host/lock.js';
 import { migrationFolder } from '../host/state.js';
 import { bootId, pidNamespace } from '../host/tasks.js';
-import type { Hooks } from '../hooks/hooks.js';
 import { ImageFolder } from '../images/image-folder.js';
 import { Lifetime } from '../migration/lifetime.js';
 import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } from '../migration/ports.js';
 import { nowMs, Timeline } from '../migration/report.js';
 import type { PageDoor } from '../pages/door.js';
 import { receiveImages } from '../pages/receiver.js';
+import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { breakpoint } from './breakpoint.js';
-import { callerKey, type Caller } from './caller.js';
+import { type Caller, callerKey } from './caller.js';
 import { CopyMaker } from './copy-maker.js';
+import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import { hooksOf } from './hooks-of.js';
 import { JanitorLink } from './janitor-link.js';
 import { JournalFile } from './journal-file.js';
 import { copyCgroup, LandingSite } from './landing-site.js';
-import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import { parseTravellingFacts, type TravellingFacts } from './travelling-facts.js';
-import { parseTreeFacts } from '../preflight/tree-facts.js';
-import { compareWrittenFiles } from './written-files-image.js';
 import { UndoStack } from './undo-stack.js';
+import { compareWrittenFiles } from './written-files-image.js';
 
 export interface IncomingParts {
   readonly engine: Engine;
@@ -75,7 +75,11 @@ export class Incoming implements AsyncDisposable {
   }
 
   /** Reserves this id here and gives the token that opens its page connection. */
-  static async prepare(request: LandingRequest, caller: Caller, parts: IncomingParts): Promise<{ incoming: Incoming; token: Uint8Array }> {
+  static async prepare(
+    request: LandingRequest,
+    caller: Caller,
+    parts: IncomingParts,
+  ): Promise<{ incoming: Incoming; token: Uint8Array }> {
     const incoming = new Incoming(request, callerKey(caller), parts);
     try {
       const token = await incoming.#setUp();
@@ -91,7 +95,10 @@ export class Incoming implements AsyncDisposable {
   async arm(): Promise<void> {
     this.#expect('prepared', 'arm');
     const { id, addresses } = this.request.order;
-    const site = await LandingSite.survey({ id, addresses, loopbackPorts: this.#facts.network.loopbackPorts }, this.#life.signal);
+    const site = await LandingSite.survey(
+      { id, addresses, loopbackPorts: this.#facts.network.loopbackPorts },
+      this.#life.signal,
+    );
     this.#site = site;
     this.#undo.defer('landing site', () => site.clear());
     await this.#journal?.write({
@@ -102,7 +109,12 @@ export class Incoming implements AsyncDisposable {
       imagesFolder: this.imagesFolder,
       addresses: [...site.addresses],
     });
-    const maker = new CopyMaker({ request: this.request, engine: this.#parts.engine, imagesFolder: this.imagesFolder, site });
+    const maker = new CopyMaker({
+      request: this.request,
+      engine: this.#parts.engine,
+      imagesFolder: this.imagesFolder,
+      site,
+    });
     this.#maker = this.#undo.own('copy', maker);
     await maker.prime();
     await site.raise(this.#life.signal);
@@ -114,7 +126,7 @@ export class Incoming implements AsyncDisposable {
     this.#expect('armed', 'restore');
     this.#state = 'restoring';
     this.#timeline.mark('images complete');
-    await this.#images?.verify(delivered);
+    await this.#images?.verify(delivered, this.request.order.durable);
     await compareWrittenFiles(this.imagesFolder, parseTreeFacts(this.#facts.tree), this.#life.signal);
     this.#timeline.mark('verified');
     await this.#hooks.run('restore', this.#life.signal);
@@ -130,7 +142,7 @@ export class Incoming implements AsyncDisposable {
   }
 
   async keepImages(delivered: readonly DeliveredImage[]): Promise<string> {
-    await this.#images?.verify(delivered);
+    await this.#images?.verify(delivered, this.request.order.durable);
     this.#images?.keep();
     this.#state = 'images-kept';
     await this.#finish('images-kept');
@@ -153,7 +165,13 @@ export class Incoming implements AsyncDisposable {
     if (this.#state === 'undone' || this.#state === 'images-kept') return;
     if (this.#state === 'committed' || this.#state === 'running') throw this.#refuse('abort');
     this.#state = 'undone';
-    this.#life.end(new PhaulError({ code: 'aborted', what: 'the source has aborted the migration', remedy: 'see the failure on the source' }));
+    this.#life.end(
+      new PhaulError({
+        code: 'aborted',
+        what: 'the source has aborted the migration',
+        remedy: 'see the failure on the source',
+      }),
+    );
     await this.#finish('undone');
   }
 
@@ -186,7 +204,10 @@ export class Incoming implements AsyncDisposable {
     });
     await this.#hooks.run('prepare', this.#life.signal);
     const { ground } = cgroupGround();
-    this.#undo.own('janitor', await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground)));
+    this.#undo.own(
+      'janitor',
+      await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground)),
+    );
     const images = await ImageFolder.create(this.imagesFolder);
     this.#images = images;
     this.#undo.own('images', images);

@@ -18,7 +18,11 @@ export async function runJanitor(id: string, config: AgentConfig): Promise<void>
   if (said === farewell) return;
   const deadline = performance.now() + patienceMs;
   do {
-    const recovery = await recoverMigration(id, { sourceIsDead: false, config, engine: () => findEngine(config.runDirectory) });
+    const recovery = await recoverMigration(id, {
+      sourceIsDead: false,
+      config,
+      engine: () => findEngine(config.runDirectory),
+    });
     if (recovery !== null) process.stderr.write(`${new Date().toISOString()} ${id}: ${recovery.did}\n`);
     if (recovery === null || recovery.settled) return;
     await delay(retryMs);

@@ -45,7 +45,11 @@ export class LandingSite {
   /** Finds places and makes the cgroup; no address and no fence yet: the engine is started and primed before these (dangers.md 17a). */
   static async survey(plan: SitePlan, signal: AbortSignal): Promise<LandingSite> {
     const interfaces = await listInterfaces(signal);
-    return new LandingSite(plan, interfaces, plan.addresses.map((address) => placeFor(address, interfaces)));
+    return new LandingSite(
+      plan,
+      interfaces,
+      plan.addresses.map((address) => placeFor(address, interfaces)),
+    );
   }
 
   /** Fence first, then the address behind it, then the TUN. Idempotent. */
@@ -87,7 +91,11 @@ export class LandingSite {
 }
 
 /** The same for whoever knows the site only from a journal. Tasks in its cgroup are killed: it is for copies that never ran. */
-export async function clearSite(id: string, addresses: readonly PlacedAddress[], replayer: Replayer | null): Promise<void> {
+export async function clearSite(
+  id: string,
+  addresses: readonly PlacedAddress[],
+  replayer: Replayer | null,
+): Promise<void> {
   for (const address of addresses) await removeAddress(address);
   await DestinationFence.removeByName(id);
   replayer?.[Symbol.dispose]();

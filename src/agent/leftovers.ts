@@ -98,7 +98,12 @@ async function addresses(known: readonly Known[]): Promise<Find[]> {
 function belongsToAnother(address: PlacedAddress, id: string, known: readonly Known[]): boolean {
   return known.some(({ id: other, state }) => {
     const keeps = state.closed === null || state.closed.outcome === 'moved';
-    return other !== id && keeps && state.opened.role === 'destination' && state.opened.addresses.some((each) => each.ip === address.ip);
+    return (
+      other !== id &&
+      keeps &&
+      state.opened.role === 'destination' &&
+      state.opened.addresses.some((each) => each.ip === address.ip)
+    );
   });
 }
 
@@ -107,7 +112,12 @@ async function networkThings(known: readonly Known[]): Promise<Find[]> {
     const id = migrationOf(leftover, known);
     const free = id === null ? leftover.kind === 'tun' && known.every((each) => !each.busy) : mayGo(id, known);
     const remove = free ? () => removeNetworkLeftover(leftover) : null;
-    const note = leftover.kind === 'engine-lock' && id === null ? 'made by a CRIU that phaul did not start: not touched' : remove === null ? open : 'phaul leftovers --clean';
+    const note =
+      leftover.kind === 'engine-lock' && id === null
+        ? 'made by a CRIU that phaul did not start: not touched'
+        : remove === null
+          ? open
+          : 'phaul leftovers --clean';
     // Nameless: while somebody works on a migration it may be theirs.
     if (leftover.kind === 'tun' && !free) return [];
     if (leftover.kind === 'tun') return [{ kind: 'tun-device', what: leftover.device, migration: id, note, remove }];
@@ -119,7 +129,9 @@ async function networkThings(known: readonly Known[]): Promise<Find[]> {
 function migrationOf(leftover: NetworkLeftover, known: readonly Known[]): string | null {
   if (leftover.kind === 'fence') return leftover.id;
   if (leftover.kind === 'tun') return null;
-  const owner = known.find(({ state }) => state.frozen?.lockTable && lockTableName(state.frozen.lockTable) === leftover.table);
+  const owner = known.find(
+    ({ state }) => state.frozen?.lockTable && lockTableName(state.frozen.lockTable) === leftover.table,
+  );
   return owner?.id ?? null;
 }
 
@@ -134,10 +146,26 @@ function cgroups(known: readonly Known[]): Find[] {
     // The copy that runs lives in it.
     if (leaf.populated && !leaf.frozen) return [];
     if (leaf.populated) {
-      return [{ kind: 'stopped-process', what: `${leaf.members().join(', ')} in ${path}`, migration: id, note: `${open} ${id} decides who owns it`, remove: null }];
+      return [
+        {
+          kind: 'stopped-process',
+          what: `${leaf.members().join(', ')} in ${path}`,
+          migration: id,
+          note: `${open} ${id} decides who owns it`,
+          remove: null,
+        },
+      ];
     }
     const free = mayGo(id, known);
-    return [{ kind: 'cgroup', what: path, migration: id, note: free ? 'phaul leftovers --clean' : open, remove: free ? () => leaf.remove() : null }];
+    return [
+      {
+        kind: 'cgroup',
+        what: path,
+        migration: id,
+        note: free ? 'phaul leftovers --clean' : open,
+        remove: free ? () => leaf.remove() : null,
+      },
+    ];
   });
 }
 
@@ -150,8 +178,18 @@ async function images(known: readonly Known[]): Promise<Find[]> {
       if (bytes === null) continue;
       const free = mayGo(id, known);
       const kept = state.closed?.outcome === 'images-kept';
-      const note = kept ? 'kept on request; phaul leftovers --clean removes it' : free ? 'phaul leftovers --clean' : open;
-      finds.push({ kind: 'images', what: `${folder} (${bytes} bytes)`, migration: id, note, remove: free ? () => rm(folder, { recursive: true }) : null });
+      const note = kept
+        ? 'kept on request; phaul leftovers --clean removes it'
+        : free
+          ? 'phaul leftovers --clean'
+          : open;
+      finds.push({
+        kind: 'images',
+        what: `${folder} (${bytes} bytes)`,
+        migration: id,
+        note,
+        remove: free ? () => rm(folder, { recursive: true }) : null,
+      });
     }
   }
   return finds;
@@ -160,7 +198,13 @@ async function images(known: readonly Known[]): Promise<Find[]> {
 function openMigrations(known: readonly Known[]): Find[] {
   return known
     .filter(({ state, busy }) => state.closed === null && !busy)
-    .map(({ id, state }) => ({ kind: 'open-migration', what: `${id} (${state.opened.role})`, migration: id, note: `phaul recover ${id}`, remove: null }));
+    .map(({ id, state }) => ({
+      kind: 'open-migration',
+      what: `${id} (${state.opened.role})`,
+      migration: id,
+      note: `phaul recover ${id}`,
+      remove: null,
+    }));
 }
 
 async function sizeOf(folder: string): Promise<number | null> {

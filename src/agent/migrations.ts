@@ -10,8 +10,8 @@ import { migrate } from '../migration/migrate.js';
 import type { MigrationOrder } from '../migration/order.js';
 import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Running } from '../migration/ports.js';
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
-import type { OpenMigration } from '../preflight/inspect-tree.js';
 import { PageDoor } from '../pages/door.js';
+import type { OpenMigration } from '../preflight/inspect-tree.js';
 import type { Caller } from './caller.js';
 import type { AgentConfig } from './config.js';
 import { checkLanding } from './destination-checks.js';
@@ -30,10 +30,11 @@ import type {
 } from './duties.js';
 import { Incoming } from './incoming.js';
 import { readJournal } from './journal-file.js';
+import { wordAsDestination, wordAsSource } from './journal-word.js';
 import { findLeftovers } from './leftovers.js';
 import { Outgoing } from './outgoing.js';
 import { pageSizeOfHost } from './page-size.js';
-import { recoverMigration, wordAsDestination, wordAsSource } from './recover.js';
+import { recoverMigration } from './recover.js';
 import { RemoteDestination } from './remote-destination.js';
 import { LocalSource } from './source.js';
 import { ownSshCredentials, type SshCredentials } from './ssh-login.js';
@@ -89,7 +90,11 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     const ids = id === null ? await knownMigrations() : [id];
     const recoveries: Recovery[] = [];
     for (const each of ids) {
-      const recovery = await recoverMigration(each, { sourceIsDead, config: this.#config, engine: () => this.#engine() });
+      const recovery = await recoverMigration(each, {
+        sourceIsDead,
+        config: this.#config,
+        engine: () => this.#engine(),
+      });
       // Those that are closed need no word unless they were asked for by name.
       if (recovery !== null && (id !== null || recovery.did !== '')) recoveries.push(recovery);
     }
@@ -121,13 +126,26 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   }
 
   async check(request: LandingRequest, _caller: Caller, signal: AbortSignal): Promise<readonly Finding[]> {
-    return await checkLanding(request, { hostName: this.#config.hostName, engine: () => this.#engine(), busy: this.#busyWith(request), signal });
+    return await checkLanding(request, {
+      hostName: this.#config.hostName,
+      engine: () => this.#engine(),
+      busy: this.#busyWith(request),
+      signal,
+    });
   }
 
   async prepare(request: LandingRequest, caller: Caller, _signal: AbortSignal): Promise<Reservation> {
     const { id } = request.order;
-    if (this.#incoming.has(id)) throw new PhaulError({ code: 'migration-busy', what: `migration ${id} is here already`, remedy: 'choose another id' });
-    const { incoming, token } = await Incoming.prepare(request, caller, { engine: await this.#engine(), door: this.door });
+    if (this.#incoming.has(id))
+      throw new PhaulError({
+        code: 'migration-busy',
+        what: `migration ${id} is here already`,
+        remedy: 'choose another id',
+      });
+    const { incoming, token } = await Incoming.prepare(request, caller, {
+      engine: await this.#engine(),
+      door: this.door,
+    });
     this.#incoming.set(id, incoming);
     this.#forgetOld(this.#incoming, (each) => each.state === 'undone' || each.state === 'running');
     return { pageToken: token };
@@ -187,7 +205,13 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const outgoing of this.#outgoing.values()) {
-      outgoing.life.end(new PhaulError({ code: 'agent-stopped', what: 'the agent was stopped', remedy: 'the process goes on at the source; start the agent again' }));
+      outgoing.life.end(
+        new PhaulError({
+          code: 'agent-stopped',
+          what: 'the agent was stopped',
+          remedy: 'the process goes on at the source; start the agent again',
+        }),
+      );
     }
     await Promise.allSettled([...this.#running]);
     await Promise.allSettled([...this.#incoming.values()].map((incoming) => incoming[Symbol.asyncDispose]()));
@@ -197,7 +221,10 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     const { order, life, tell } = outgoing;
     try {
       const engine = await this.#engine();
-      await using link = await dial(outgoing.destination, this.#config, { signal: life.signal, ssh: ssh ?? ownSshCredentials() });
+      await using link = await dial(outgoing.destination, this.#config, {
+        signal: life.signal,
+        ssh: ssh ?? ownSshCredentials(),
+      });
       const destination = new RemoteDestination(link);
       const pageSize = await pageSizeOfHost();
       refuseOtherPageSize(pageSize, link.facts);
@@ -211,8 +238,15 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
       const report = await migrate(order, source, destination, life, tell);
       tell({ kind: 'done', report });
     } catch (thrown) {
-      const failure = asFailure(thrown, { code: 'internal', what: `an unexpected failure: ${messageOf(thrown)}`, remedy: 'see the log of the agent' });
-      const placed = failure.place === null ? failure.at({ phase: 'connecting', host: this.#config.hostName, fate: { kind: 'untouched' } }) : failure;
+      const failure = asFailure(thrown, {
+        code: 'internal',
+        what: `an unexpected failure: ${messageOf(thrown)}`,
+        remedy: 'see the log of the agent',
+      });
+      const placed =
+        failure.place === null
+          ? failure.at({ phase: 'connecting', host: this.#config.hostName, fate: { kind: 'untouched' } })
+          : failure;
       this.#log.error({ id: order.id, err: thrown }, 'the migration has failed');
       tell({ kind: 'failed', failure: placed.toJSON() });
     } finally {
@@ -232,7 +266,11 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
       });
     }
     if (this.#outgoing.has(order.id) || (await readJournal(migrationFolder(order.id))).length > 0) {
-      throw new PhaulError({ code: 'id-in-use', what: `there is a migration ${order.id} already`, remedy: 'choose another id' });
+      throw new PhaulError({
+        code: 'id-in-use',
+        what: `there is a migration ${order.id} already`,
+        remedy: 'choose another id',
+      });
     }
   }
 
@@ -254,7 +292,8 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
       (each) =>
         !['running', 'undone', 'images-kept'].includes(each.state) &&
         each.request.order.id !== request.order.id &&
-        (each.request.tree.tasks.some((task) => pids.has(task.pid)) || each.request.order.addresses.some((address) => ips.has(address.ip))),
+        (each.request.tree.tasks.some((task) => pids.has(task.pid)) ||
+          each.request.order.addresses.some((address) => ips.has(address.ip))),
     );
     return other?.request.order.id ?? null;
   }
@@ -274,14 +313,35 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   async #statusOf(id: string): Promise<MigrationStatus | null> {
     const outgoing = this.#outgoing.get(id);
     if (outgoing) {
-      return { id, role: 'source', peer: outgoing.destination, pid: outgoing.order.pid, phase: outgoing.phase, since: outgoing.since, open: !outgoing.over, note: '' };
+      return {
+        id,
+        role: 'source',
+        peer: outgoing.destination,
+        pid: outgoing.order.pid,
+        phase: outgoing.phase,
+        since: outgoing.since,
+        open: !outgoing.over,
+        note: '',
+      };
     }
     const state = stateOf(await readJournal(migrationFolder(id)));
     if (state === null) return null;
     const { opened, closed } = state;
     const incoming = this.#incoming.get(id);
-    const phase = closed?.outcome ?? incoming?.state ?? (state.committed ? 'committed' : state.committing ? 'committing' : state.ready ? 'ready' : 'interrupted');
-    return { id, role: opened.role, peer: opened.peer, pid: opened.rootPid, phase, since: opened.at, open: closed === null, note: closed?.note ?? '' };
+    const phase =
+      closed?.outcome ??
+      incoming?.state ??
+      (state.committed ? 'committed' : state.committing ? 'committing' : state.ready ? 'ready' : 'interrupted');
+    return {
+      id,
+      role: opened.role,
+      peer: opened.peer,
+      pid: opened.rootPid,
+      phase,
+      since: opened.at,
+      open: closed === null,
+      note: closed?.note ?? '',
+    };
   }
 
   async #engine(): Promise<Engine> {
@@ -304,5 +364,9 @@ function refuseOtherPageSize(ours: number, theirs: HostFacts): void {
 }
 
 function unknown(id: string): PhaulError {
-  return new PhaulError({ code: 'unknown-migration', what: `this host knows no migration ${id}`, remedy: 'phaul status shows those it knows' });
+  return new PhaulError({
+    code: 'unknown-migration',
+    what: `this host knows no migration ${id}`,
+    remedy: 'phaul status shows those it knows',
+  });
 }

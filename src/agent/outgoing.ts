@@ -62,12 +62,18 @@ export class Outgoing implements Disposable {
     if (this.#over || !beforeTheLine.has(this.#phase)) {
       throw new PhaulError({
         code: 'too-late-to-cancel',
-        what: this.#over ? `migration ${this.order.id} is over` : `migration ${this.order.id} has crossed the line (${this.#phase})`,
+        what: this.#over
+          ? `migration ${this.order.id} is over`
+          : `migration ${this.order.id} has crossed the line (${this.#phase})`,
         remedy: 'let it end; migrate the process back afterwards',
       });
     }
     this.life.end(
-      new PhaulError({ code: 'cancelled', what: 'the operator has cancelled the migration', remedy: 'nothing to do: the process goes on at the source' }),
+      new PhaulError({
+        code: 'cancelled',
+        what: 'the operator has cancelled the migration',
+        remedy: 'nothing to do: the process goes on at the source',
+      }),
     );
   }
 

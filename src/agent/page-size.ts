@@ -7,7 +7,11 @@ let known: number | null = null;
 /** Bytes. */
 export async function pageSizeOfHost(): Promise<number> {
   if (known === null) {
-    const { stdout } = await runCommand(['getconf', 'PAGESIZE'], { input: null, timeoutMs: 5000, signal: neverAborted });
+    const { stdout } = await runCommand(['getconf', 'PAGESIZE'], {
+      input: null,
+      timeoutMs: 5000,
+      signal: neverAborted,
+    });
     known = Number(stdout.trim());
   }
   return known;

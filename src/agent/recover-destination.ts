@@ -13,7 +13,7 @@ import { DestinationFence } from '../network/destination-fence.js';
 import type { Recovery } from './duties.js';
 import { JournalFile, readJournal } from './journal-file.js';
 import { clearSite } from './landing-site.js';
-import type { RecoveryMeans } from './recover.js';
+import type { RecoveryMeans } from './recovery-means.js';
 import { restoreFromDisk } from './restore-from-disk.js';
 
 export async function recoverLanding(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
@@ -30,13 +30,21 @@ export async function recoverLanding(state: JournalState, means: RecoveryMeans):
       await adopt(state, journal);
       return { id, did: 'the process runs here', settled: true };
     case 'restore-again': {
-      const running = await restoreFromDisk(state, { engine: await means.engine(), packets: { packets: [], lost: 0 }, journal });
+      const running = await restoreFromDisk(state, {
+        engine: await means.engine(),
+        packets: { packets: [], lost: 0 },
+        journal,
+      });
       return { id, did: `the process was restored again and runs here (pid ${running.pid})`, settled: true };
     }
     case 'wait-for-source':
       // The copy is gone with its agent, its images are not; no address may stand here without a socket behind it.
       await clearSite(id, state.prepared?.addresses ?? [], null);
-      return { id, did: `${peer} must say whether it has let go (its agent or janitor will); or: phaul recover ${id} --source-is-dead`, settled: false };
+      return {
+        id,
+        did: `${peer} must say whether it has let go (its agent or janitor will); or: phaul recover ${id} --source-is-dead`,
+        settled: false,
+      };
   }
 }
 
@@ -70,7 +78,11 @@ export async function undoLanding(id: string): Promise<void> {
   const again = await openState(id);
   if (again.closed !== null) return;
   if (again.committed) {
-    throw new PhaulError({ code: 'wrong-state', what: `migration ${id} has COMMIT here and cannot be aborted`, remedy: `phaul recover ${id}` });
+    throw new PhaulError({
+      code: 'wrong-state',
+      what: `migration ${id} has COMMIT here and cannot be aborted`,
+      remedy: `phaul recover ${id}`,
+    });
   }
   await using journal = await JournalFile.reopen(migrationFolder(id));
   await undo(again, journal);
@@ -108,12 +120,21 @@ function copyCondition(state: JournalState): CopyCondition {
 
 async function openState(id: string): Promise<JournalState> {
   const state = stateOf(await readJournal(migrationFolder(id)));
-  if (state === null) throw new PhaulError({ code: 'unknown-migration', what: `this host knows no migration ${id}`, remedy: 'phaul status shows those it knows' });
+  if (state === null)
+    throw new PhaulError({
+      code: 'unknown-migration',
+      what: `this host knows no migration ${id}`,
+      remedy: 'phaul status shows those it knows',
+    });
   return state;
 }
 
 async function lockOf(id: string): Promise<MigrationLock> {
   const lock = await MigrationLock.tryTake(migrationFolder(id));
   if (lock !== null) return lock;
-  throw new PhaulError({ code: 'migration-busy', what: `somebody works on migration ${id} on this host`, remedy: 'try again in a moment' });
+  throw new PhaulError({
+    code: 'migration-busy',
+    what: `somebody works on migration ${id} on this host`,
+    remedy: 'try again in a moment',
+  });
 }

@@ -9,16 +9,17 @@ import { migrationFolder } from '../host/state.js';
 import { isSameTask, readStat } from '../host/tasks.js';
 import type { JournalState } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
-import { decideSource, type DestinationWord } from '../migration/recovery.js';
+import { type DestinationWord, decideSource } from '../migration/recovery.js';
 import { deleteLockTable } from '../network/lock-table.js';
 import { removeAddress } from '../network/moved-address.js';
 import { SourceFence } from '../network/source-fence.js';
 import { dial } from './dial.js';
 import type { Recovery } from './duties.js';
 import { JournalFile } from './journal-file.js';
+import { treeCondition } from './journal-word.js';
 import { destinationWordFromWire } from './messages.js';
 import type { PeerLink } from './peer-link.js';
-import { type RecoveryMeans, treeCondition } from './recover.js';
+import type { RecoveryMeans } from './recovery-means.js';
 import { rpc } from './rpc-service.js';
 
 const sigkill = 9;
@@ -49,7 +50,8 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
       await resume(state);
       const told = (await aborted) ?? ` (${state.opened.peer} could not be reached)`;
       await close(state, journal, 'undone');
-      const did = action.do === 'resume-source' ? 'the process goes on here' : 'some tasks had died; the rest goes on here';
+      const did =
+        action.do === 'resume-source' ? 'the process goes on here' : 'some tasks had died; the rest goes on here';
       return { id, did: did + told, settled: true };
     }
     case 'go-forward': {
@@ -62,7 +64,11 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
       await bury(state, journal);
       return { id, did: 'nothing of the process is left here', settled: true };
     case 'ask-again':
-      return { id, did: `${state.opened.peer} must say whether it holds the process, and cannot be reached`, settled: false };
+      return {
+        id,
+        did: `${state.opened.peer} must say whether it holds the process, and cannot be reached`,
+        settled: false,
+      };
   }
 }
 
@@ -139,7 +145,10 @@ async function dialOrNull(peer: string, means: RecoveryMeans): Promise<PeerLink 
 async function askDestination(link: PeerLink | null, id: string): Promise<DestinationWord> {
   if (link === null) return 'unreachable';
   try {
-    return destinationWordFromWire((await link.rpc.call(rpc.outcome, { id, role: 'destination' }, { timeoutMs: askMs })).word, link.name);
+    return destinationWordFromWire(
+      (await link.rpc.call(rpc.outcome, { id, role: 'destination' }, { timeoutMs: askMs })).word,
+      link.name,
+    );
   } catch {
     return 'unreachable';
   }

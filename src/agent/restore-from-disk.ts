@@ -19,7 +19,10 @@ export interface RestoreMeans {
   readonly journal: JournalFile;
 }
 
-export async function restoreFromDisk(state: JournalState, { engine, packets, journal }: RestoreMeans): Promise<Running> {
+export async function restoreFromDisk(
+  state: JournalState,
+  { engine, packets, journal }: RestoreMeans,
+): Promise<Running> {
   const { id } = state.opened;
   const request = parseLandingRequest(JSON.stringify(state.opened.request));
   const { loopbackPorts } = parseTravellingFacts(request.treeFacts).network;

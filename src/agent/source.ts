@@ -1,5 +1,5 @@
 /** This host as the source of a migration. */
-import { formatVersion, type Engine } from '../criu/engine.js';
+import { type Engine, formatVersion } from '../criu/engine.js';
 import type { Lifetime } from '../migration/lifetime.js';
 import type { MigrationOrder } from '../migration/order.js';
 import type { Departure, Finding, LandingRequest, SourceHost, SourceVerdict } from '../migration/ports.js';
@@ -44,13 +44,22 @@ export class LocalSource implements SourceHost, AsyncDisposable {
     const { tree } = inspection;
     this.#needs = inspection.needs;
     // Without a tree there are no sockets to look at; its blockers say why.
-    const network = tree.tasks.length === 0 ? null : await this.#inspectNetwork(order, tree.tasks.map((task) => task.pid), life);
+    const network =
+      tree.tasks.length === 0
+        ? null
+        : await this.#inspectNetwork(
+            order,
+            tree.tasks.map((task) => task.pid),
+            life,
+          );
     const facts: TravellingFacts = {
       network: network?.facts ?? { connections: [], loopbackPorts: [], sysctls: await readNetworkSysctls() },
       engineVersion: formatVersion(this.#parts.engine.version),
       tree: inspection.facts,
     };
-    const hasConnections = facts.network.connections.some((each) => isConnected({ protocol: each.protocol, state: each.state as never }));
+    const hasConnections = facts.network.connections.some((each) =>
+      isConnected({ protocol: each.protocol, state: each.state as never }),
+    );
     const request: LandingRequest = {
       order,
       sourceHost: this.name,
@@ -112,7 +121,10 @@ export class LocalSource implements SourceHost, AsyncDisposable {
  * The sockets that were there twice, with everybody in the tree who held one at either time: between two looks at /proc
  * a program accepts and closes connections, which then seem to be nobody's.
  */
-async function lastingSockets(root: number, pids: readonly number[]): Promise<{ sockets: SocketEntry[]; tree: TreeSockets }> {
+async function lastingSockets(
+  root: number,
+  pids: readonly number[],
+): Promise<{ sockets: SocketEntry[]; tree: TreeSockets }> {
   const first = await readSockets(root);
   const held = await socketsOf(pids);
   const second = new Set((await readSockets(root)).map((socket) => socket.inode));

@@ -10,7 +10,11 @@ import { compareWrittenFiles as compare, hashWrittenFiles } from '../preflight/w
 const imageName = 'phaul-written-files.img';
 
 /** On the source, frozen. */
-export async function sendWrittenFiles(facts: TreeFacts, sink: ImageSink, signal: AbortSignal): Promise<DeliveredImage[]> {
+export async function sendWrittenFiles(
+  facts: TreeFacts,
+  sink: ImageSink,
+  signal: AbortSignal,
+): Promise<DeliveredImage[]> {
   await sink.write(imageName, Buffer.from(await hashWrittenFiles(facts, signal)));
   return [await sink.end(imageName)];
 }
@@ -20,5 +24,9 @@ export async function compareWrittenFiles(imagesFolder: string, facts: TreeFacts
   const files = await writtenFilesToCompare(facts);
   if (files.length === 0) return;
   const hashes = await readFile(join(imagesFolder, imageName), 'utf8');
-  await compare(hashes, files.map((file) => file.path), signal);
+  await compare(
+    hashes,
+    files.map((file) => file.path),
+    signal,
+  );
 }

@@ -57,7 +57,13 @@ export const journalRecord = z.discriminatedUnion('record', [
     addresses: z.array(placed),
   }),
   /** Source, in `post-dump`: the tasks that are frozen, and CRIU's own lock table if it made one. */
-  z.object({ record: z.literal('frozen'), ...stamp, tasks: z.array(task), lockTable: z.string().nullable(), criuPid: z.number().int() }),
+  z.object({
+    record: z.literal('frozen'),
+    ...stamp,
+    tasks: z.array(task),
+    lockTable: z.string().nullable(),
+    criuPid: z.number().int(),
+  }),
   /** Destination: the copy is complete and held, images verified on disk. Source: the destination has said so. */
   z.object({ record: z.literal('ready'), ...stamp }),
   /** Source: intent. Says only: look at the tasks. */
@@ -67,7 +73,12 @@ export const journalRecord = z.discriminatedUnion('record', [
   /** Destination: COMMIT has come. Only this host may run the process. */
   z.object({ record: z.literal('committed'), ...stamp }),
   z.object({ record: z.literal('running'), ...stamp, pid: z.number().int().positive() }),
-  z.object({ record: z.literal('closed'), ...stamp, outcome: z.enum(['moved', 'undone', 'images-kept']), note: z.string() }),
+  z.object({
+    record: z.literal('closed'),
+    ...stamp,
+    outcome: z.enum(['moved', 'undone', 'images-kept']),
+    note: z.string(),
+  }),
 ]);
 
 export type JournalRecord = z.infer<typeof journalRecord>;

@@ -2,7 +2,7 @@
  * One object for everything that can end a migration from outside: the operator's cancel, the deadline of the
  * running part, the lost heartbeat. It is passed to every long operation; `signal.reason` is always a PhaulError.
  */
-import { PhaulError } from '../failure/phaul-error.js';
+import type { PhaulError } from '../failure/phaul-error.js';
 
 export class Lifetime implements Disposable {
   readonly #controller = new AbortController();
@@ -20,7 +20,10 @@ export class Lifetime implements Disposable {
   /** Starts or replaces a named deadline, ms from now. */
   setDeadline(name: string, ms: number, reason: () => PhaulError): void {
     this.clearDeadline(name);
-    this.#timers.set(name, setTimeout(() => this.end(reason()), ms));
+    this.#timers.set(
+      name,
+      setTimeout(() => this.end(reason()), ms),
+    );
   }
 
   clearDeadline(name: string): void {

@@ -58,13 +58,19 @@ export async function migrate(
     life.throwIfEnded();
     limitFreeze(order, request.memoryBytes, life);
     phases.move('freezing');
-    const frozenAt = nowMs();
     await using frozen = await departure.freeze(landing.images, life);
 
     if (order.leaveRunning) {
       const imagesFolder = await landing.keepImages(frozen.delivered, life);
       phases.move('images-kept');
-      return report({ outcome: 'images-kept', pid: order.pid, landing, frozen, frozenMs: nowMs() - frozenAt, imagesFolder });
+      return report({
+        outcome: 'images-kept',
+        pid: order.pid,
+        landing,
+        frozen,
+        frozenMs: nowMs() - frozenSince(frozen),
+        imagesFolder,
+      });
     }
 
     phases.move('restoring');
@@ -79,7 +85,7 @@ export async function migrate(
     const buried = frozen.bury();
     phases.move('taking-over');
     const running = await takenOver;
-    const frozenMs = nowMs() - frozenAt;
+    const frozenMs = nowMs() - frozenSince(frozen);
     const end = await buried;
     phases.move('moved');
     for (const text of [...running.remarks, ...end.remarks]) remark(text);
@@ -107,6 +113,11 @@ export async function migrate(
   } catch (thrown) {
     throw placed(thrown, phases, source, destination, order);
   }
+}
+
+/** When the source froze, by its own clock. */
+function frozenSince({ timeline }: FrozenTree): number {
+  return timeline.find(({ step }) => step === 'frozen')?.at ?? timeline[0]?.at ?? nowMs();
 }
 
 interface ReportFacts {
@@ -156,14 +167,23 @@ export class MigrationRefused extends PhaulError {
 }
 
 /** Behind the line there is no way but forward: the same COMMIT is sent until the destination says that the copy runs. */
-async function takeOverUntilItRuns(landing: Landing, packets: CaughtPackets, remark: (text: string) => void): Promise<Running> {
+async function takeOverUntilItRuns(
+  landing: Landing,
+  packets: CaughtPackets,
+  remark: (text: string) => void,
+): Promise<Running> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await landing.takeOver(packets);
     } catch (thrown) {
-      const failure = asFailure(thrown, { code: 'commit-unanswered', what: 'the destination did not answer COMMIT', remedy: 'restart the agent of the destination' });
+      const failure = asFailure(thrown, {
+        code: 'commit-unanswered',
+        what: 'the destination did not answer COMMIT',
+        remedy: 'restart the agent of the destination',
+      });
       if (failure.code === 'take-over-impossible') throw failure;
-      if (attempt === 0 || attempt % 20 === 0) remark(`COMMIT is sent again until the destination answers: ${failure.message}`);
+      if (attempt === 0 || attempt % 20 === 0)
+        remark(`COMMIT is sent again until the destination answers: ${failure.message}`);
       await new Promise((resolve) => setTimeout(resolve, Math.min(200 * 2 ** Math.min(attempt, 5), 5000)));
     }
   }
@@ -177,7 +197,13 @@ function timedOut(order: MigrationOrder): PhaulError {
   });
 }
 
-function placed(thrown: unknown, phases: PhaseMachine, source: SourceHost, destination: DestinationHost, order: MigrationOrder): PhaulError {
+function placed(
+  thrown: unknown,
+  phases: PhaseMachine,
+  source: SourceHost,
+  destination: DestinationHost,
+  order: MigrationOrder,
+): PhaulError {
   const failure = asFailure(storyOf(thrown), {
     code: 'internal',
     what: 'an unexpected failure inside phaul',
@@ -209,7 +235,10 @@ function storyOf(thrown: unknown): unknown {
   if (pair === null) return thrown;
   const story = storyOf(pair.story);
   if (!(story instanceof PhaulError) || story.cause !== undefined) return story;
-  return new PhaulError({ code: story.code, what: story.message, remedy: story.remedy, cause: pair.disposal }, story.place);
+  return new PhaulError(
+    { code: story.code, what: story.message, remedy: story.remedy, cause: pair.disposal },
+    story.place,
+  );
 }
 
 /** True when the tree could not be let go: the one failure of an undoing that concerns the process itself. */

@@ -26,7 +26,13 @@ const moves: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
 };
 
 /** Phases from which the source can still go on. */
-export const beforeTheLine: ReadonlySet<PhaseName> = new Set(['checking', 'preparing', 'armed', 'freezing', 'restoring']);
+export const beforeTheLine: ReadonlySet<PhaseName> = new Set([
+  'checking',
+  'preparing',
+  'armed',
+  'freezing',
+  'restoring',
+]);
 
 export class PhaseMachine {
   #now: PhaseName = 'checking';

@@ -34,7 +34,7 @@ export interface Report {
   /** On the destination when moved, else on the source. */
   readonly pid: number;
   readonly phases: readonly { readonly phase: PhaseName; readonly ms: number }[];
-  /** From the freeze on the source to the moment when the copy was let go on the destination, by the source's clock; null when nothing was frozen. */
+  /** From the freeze on the source to the destination's word that the copy runs, by the source's clock; null when nothing was frozen. */
   readonly frozenMs: number | null;
   readonly bytes: number;
   readonly images: number;

@@ -80,13 +80,21 @@ async function bench(
   const moves: Move[] = [];
   let [from, to] = [a, b];
   for (let run = 0; run < count; run++) {
-    await using clients = await LabClients.start(client, { ...twentyClosedLoops, ...mode, address, port, connectLoop: false, verifyAtEnd: true });
+    await using clients = await LabClients.start(client, {
+      ...twentyClosedLoops,
+      ...mode,
+      address,
+      port,
+      connectLoop: false,
+      verifyAtEnd: true,
+    });
     await new Promise((resolve) => setTimeout(resolve, lookMs));
     await clients.mark();
     const report = await move(from, to, pid, address);
     await new Promise((resolve) => setTimeout(resolve, lookMs));
     const seen = await clients.finish();
-    if (seen.lost + seen.errors + seen.corrupt + (seen.badPages ?? 1) > 0) throw new Error(`a move did harm: ${JSON.stringify(seen)}`);
+    if (seen.lost + seen.errors + seen.corrupt + (seen.badPages ?? 1) > 0)
+      throw new Error(`a move did harm: ${JSON.stringify(seen)}`);
     moves.push({ stallMs: seen.longestSilenceMs.p50, worstMs: seen.longestSilenceMs.max, report });
     [from, to] = [to, from];
   }
@@ -108,7 +116,11 @@ async function byScript(from: LabHost, to: LabHost, pid: number, address: string
 /** What the two criu processes needed themselves: freeze to `post-dump`, RESTORE to `post-restore`, and the way out of it. */
 function criuMs(report: Report): number {
   const { source, destination } = report.timeline;
-  return span(source, 'freeze', 'dumped') + span(destination, 'verified', 'held') + span(destination, 'network open', 'running');
+  return (
+    span(source, 'freeze', 'dumped') +
+    span(destination, 'verified', 'held') +
+    span(destination, 'network open', 'running')
+  );
 }
 
 function span(steps: Report['timeline']['source'], from: string, to: string): number {

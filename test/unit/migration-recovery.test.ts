@@ -4,16 +4,26 @@ import { expect, test } from 'vitest';
 import { type JournalRecord, type JournalState, parseJournal, stateOf } from '../../src/migration/journal.js';
 import {
   type CopyCondition,
+  type DestinationWord,
   decideDestination,
   decideSource,
-  type DestinationWord,
   type SourceWord,
   type TreeCondition,
 } from '../../src/migration/recovery.js';
 
 const opened: JournalRecord = {
-  record: 'opened', at: 1, id: 'm1', role: 'source', bootId: 'x', pidNamespace: 1, tasks: [{ pid: 7, startTime: 1 }], rootPid: 7,
-  peer: 'b', owner: null, addresses: [], request: {},
+  record: 'opened',
+  at: 1,
+  id: 'm1',
+  role: 'source',
+  bootId: 'x',
+  pidNamespace: 1,
+  tasks: [{ pid: 7, startTime: 1 }],
+  rootPid: 7,
+  peer: 'b',
+  owner: null,
+  addresses: [],
+  request: {},
 };
 
 function journal(...records: JournalRecord[]): JournalState {
@@ -94,4 +104,3 @@ test('danger 5: a torn last line is a step that did not happen; damage elsewhere
   }
   expect(() => parseJournal(`${lines[0]?.slice(1)}\n${lines[1]}\n`)).toThrow();
 });
-

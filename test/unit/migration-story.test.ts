@@ -33,19 +33,19 @@ class World {
   step(name: string): void {
     this.log.push(name);
     this.onStep(name);
-    if (name === this.failing) throw new PhaulError({ code: 'planned', what: `planned failure in ${name}`, remedy: 'none' });
+    if (name === this.failing)
+      throw new PhaulError({ code: 'planned', what: `planned failure in ${name}`, remedy: 'none' });
   }
 
   hosts(findings: Finding[] = []): { source: SourceHost; destination: DestinationHost } {
-    const world = this;
     const destination: DestinationHost = {
       name: 'b',
       check: async () => {
-        world.step('check');
+        this.step('check');
         return [];
       },
       prepare: async () => {
-        world.step('landing.prepare');
+        this.step('landing.prepare');
         let taken = false;
         return {
           images: {
@@ -54,25 +54,26 @@ class World {
             end: async (name) => ({ name, bytes: 0, hash: '' }),
             flush: async () => {},
           },
-          arm: async () => world.step('arm'),
+          arm: async () => this.step('arm'),
           restoreAndHold: async () => {
-            world.step('restoreAndHold');
+            this.step('restoreAndHold');
             return { restoreMs: 1 };
           },
           keepImages: async () => {
-            world.step('keepImages');
+            this.step('keepImages');
             return '/images';
           },
           takeOver: async () => {
-            world.step('takeOver');
-            if (world.commitFailures-- > 0) throw new PhaulError({ code: 'link-lost', what: 'link lost', remedy: 'wait' });
-            expect(world.sourceAlive, 'the copy must never be let go while the source can run').toBe(false);
-            world.copyRuns = true;
+            this.step('takeOver');
+            if (this.commitFailures-- > 0)
+              throw new PhaulError({ code: 'link-lost', what: 'link lost', remedy: 'wait' });
+            expect(this.sourceAlive, 'the copy must never be let go while the source can run').toBe(false);
+            this.copyRuns = true;
             taken = true;
             return { pid: 7, timeline: [], replayedPackets: 0, remarks: [], imagesFolder: null };
           },
           [Symbol.asyncDispose]: async () => {
-            world.log.push(taken ? 'landing.tidied' : 'landing.undone');
+            this.log.push(taken ? 'landing.tidied' : 'landing.undone');
           },
         };
       },
@@ -80,7 +81,7 @@ class World {
     const source: SourceHost = {
       name: 'a',
       inspect: async (order) => {
-        world.step('inspect');
+        this.step('inspect');
         return {
           findings,
           request: {
@@ -94,30 +95,30 @@ class World {
         };
       },
       prepare: async () => {
-        world.step('departure.prepare');
+        this.step('departure.prepare');
         return {
           freeze: async () => {
-            world.step('freeze');
+            this.step('freeze');
             return {
               delivered: [],
               timeline: [],
-              intend: async () => world.step('intend'),
+              intend: async () => this.step('intend'),
               kill: () => {
-                world.step('kill');
-                world.sourceAlive = false;
+                this.step('kill');
+                this.sourceAlive = false;
               },
               caughtPackets: () => ({ packets: [], lost: 0 }),
               bury: async () => {
-                world.step('bury');
+                this.step('bury');
                 return { timeline: [], remarks: [] };
               },
               [Symbol.asyncDispose]: async () => {
-                world.log.push(world.sourceAlive ? 'resumed' : 'frozen.tidied');
+                this.log.push(this.sourceAlive ? 'resumed' : 'frozen.tidied');
               },
             };
           },
           [Symbol.asyncDispose]: async () => {
-            world.log.push('departure.undone');
+            this.log.push('departure.undone');
           },
         };
       },
@@ -129,7 +130,9 @@ class World {
     const events: MigrationEvent[] = [];
     const { source, destination } = this.hosts(findings);
     using life = new Lifetime();
-    await migrate({ ...defaultOrder, id: 'm1', pid: 7, ...order }, source, destination, life, (event) => events.push(event));
+    await migrate({ ...defaultOrder, id: 'm1', pid: 7, ...order }, source, destination, life, (event) =>
+      events.push(event),
+    );
     return events;
   }
 }
@@ -139,8 +142,20 @@ describe('the story', () => {
     const world = new World();
     await world.run();
     expect(world.log).toEqual([
-      'inspect', 'check', 'landing.prepare', 'departure.prepare', 'arm', 'freeze', 'restoreAndHold', 'intend', 'kill',
-      'takeOver', 'bury', 'frozen.tidied', 'departure.undone', 'landing.tidied',
+      'inspect',
+      'check',
+      'landing.prepare',
+      'departure.prepare',
+      'arm',
+      'freeze',
+      'restoreAndHold',
+      'intend',
+      'kill',
+      'takeOver',
+      'bury',
+      'frozen.tidied',
+      'departure.undone',
+      'landing.tidied',
     ]);
     expect(world.copyRuns && !world.sourceAlive).toBe(true);
   });
@@ -149,7 +164,10 @@ describe('the story', () => {
     for (const failing of steps) {
       const world = new World();
       world.failing = failing;
-      const failure = await world.run().then(() => null, (thrown: unknown) => thrown as PhaulError);
+      const failure = await world.run().then(
+        () => null,
+        (thrown: unknown) => thrown as PhaulError,
+      );
       expect(failure?.code).toBe('planned');
       expect(world.sourceAlive, failing).toBe(true);
       expect(world.copyRuns, failing).toBe(false);
@@ -192,9 +210,19 @@ describe('the story', () => {
   test('a blocker refuses before anything is prepared, and the other host is not asked', async () => {
     const world = new World();
     const blocker: Finding = {
-      code: 'pid-is-init', weight: 'blocker', host: 'a', what: 'pid 1', why: 'it is init', remedy: 'choose another', pid: 1, fd: null,
+      code: 'pid-is-init',
+      weight: 'blocker',
+      host: 'a',
+      what: 'pid 1',
+      why: 'it is init',
+      remedy: 'choose another',
+      pid: 1,
+      fd: null,
     };
-    await expect(world.run({}, [blocker])).rejects.toMatchObject({ code: 'pid-is-init', place: { fate: { kind: 'untouched' } } });
+    await expect(world.run({}, [blocker])).rejects.toMatchObject({
+      code: 'pid-is-init',
+      place: { fate: { kind: 'untouched' } },
+    });
     expect(world.log).toEqual(['inspect']);
   });
 

@@ -1,0 +1,37 @@
+/** What this host's journal says of a migration, to the other host and to recovery. */
+import { migrationFolder } from '../host/state.js';
+import { bootId, isSameTask } from '../host/tasks.js';
+import { type JournalState, stateOf } from '../migration/journal.js';
+import type { DestinationWord, SourceWord, TreeCondition } from '../migration/recovery.js';
+import { readJournal } from './journal-file.js';
+
+/** What is left of the tree that a journal of this host names. */
+export function treeCondition(state: JournalState): TreeCondition {
+  if (state.opened.bootId !== bootId()) return 'another-boot';
+  const tasks = state.frozen?.tasks ?? state.opened.tasks;
+  const alive = tasks.filter(isSameTask).length;
+  if (alive === tasks.length) return 'whole';
+  // Before the freeze a tree may lose children by itself; its root is what counts.
+  if (state.frozen === null) return tasks[0] !== undefined && isSameTask(tasks[0]) ? 'whole' : 'all-dead';
+  return alive === 0 ? 'all-dead' : 'partly-dead';
+}
+
+/** What this host's journal says as the source. */
+export async function wordAsSource(id: string): Promise<SourceWord> {
+  const state = stateOf(await readJournal(migrationFolder(id)));
+  if (state === null || state.opened.role !== 'source') return 'unknown';
+  if (state.sourceDead || state.closed?.outcome === 'moved') return 'killed';
+  if (state.closed !== null) return 'undone';
+  const tree = treeCondition(state);
+  return state.committing && tree !== 'whole' ? 'killed' : 'undecided';
+}
+
+/** What this host's journal says as the destination. */
+export async function wordAsDestination(id: string): Promise<DestinationWord> {
+  const state = stateOf(await readJournal(migrationFolder(id)));
+  if (state === null || state.opened.role !== 'destination') return 'nothing';
+  if (state.runningPid !== null || state.closed?.outcome === 'moved') return 'running';
+  if (state.closed !== null) return 'nothing';
+  if (state.committed) return 'committed';
+  return state.ready ? 'ready' : 'nothing';
+}
