@@ -57,6 +57,16 @@ export interface Snapshot {
 
 /** Looks at the tree below `root`, and at all other tasks that can be seen. Reads /proc only (dangers.md 17d). */
 export async function takeSnapshot(root: number, signal: AbortSignal): Promise<Snapshot> {
+  for (let look = 1; ; look++) {
+    const snapshot = await lookOnce(root, signal);
+    if (look === maxLooks || treeOf(root).every((pid) => snapshot.pids.has(pid))) return snapshot;
+  }
+}
+
+/** A tree that has forked during a look is looked at again; one that forks all the time at most so often. */
+const maxLooks = 4;
+
+async function lookOnce(root: number, signal: AbortSignal): Promise<Snapshot> {
   const tasks = treeOf(root).flatMap((pid) => seeTask(pid) ?? []);
   const pids = new Set(tasks.map((task) => task.stat.pid));
   const unix = await readUnixSockets(signal);
@@ -67,7 +77,11 @@ export async function takeSnapshot(root: number, signal: AbortSignal): Promise<S
 /** What a file that can be shared with outsiders is known by; null for one where sharing is harmless. */
 export function heldThing(target: string, stat: () => BigIntStats | null): string | null {
   if (/^(pipe|socket):\[\d+\]$/.test(target)) return target;
-  if (/^\/dev\/pts\/\d+$/.test(target)) return target;
+  if (/^\/dev\/pts\/\d+$/.test(target)) {
+    // Each devpts counts from 0: containers have a /dev/pts/0 too.
+    const pty = stat();
+    return pty === null ? null : `pty ${pty.dev}:${pty.ino}`;
+  }
   if (!target.startsWith('/')) return null;
   const nameless = target.endsWith(' (deleted)');
   const facts = nameless || mayBeFifo(target) ? stat() : null;
@@ -121,7 +135,7 @@ async function lookOutside(
   for (const pid of allProcesses()) {
     if (pids.has(pid)) continue;
     const stat = readStat(pid);
-    if (stat === null) continue;
+    if (stat === null || isBornInside(stat, pids)) continue;
     for (const { fd, target } of held.size === 0 ? [] : targetsOf(pid)) {
       const thing = heldThing(target, () => statOpenFile(pid, fd));
       if (thing !== null && held.has(thing) && !heldOutside.has(thing))
@@ -139,6 +153,14 @@ async function lookOutside(
     signal.throwIfAborted();
   }
   return { heldOutside, mappedOutside };
+}
+
+/** A child that the tree has got since it was listed holds what its parent holds, and is no outsider. */
+function isBornInside({ parent }: TaskStat, pids: ReadonlySet<number>): boolean {
+  if (parent === 0) return false;
+  if (pids.has(parent)) return true;
+  const next = readStat(parent);
+  return next !== null && isBornInside(next, pids);
 }
 
 /** Not worth a stat(2) each: most open files of most processes. */

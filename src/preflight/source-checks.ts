@@ -54,11 +54,12 @@ function checkNamespaces({ snapshot, order, say }: Look): Finding[] {
   const root = snapshot.tasks.find((task) => task.stat.pid === snapshot.root);
   if (root === undefined) return [];
   const foreign = namespaceKinds.filter(
-    (kind) => !travelling.has(kind) && root.namespaces[kind] !== snapshot.own[kind],
+    (kind) => !travelling.has(kind) && differs(root.namespaces[kind], snapshot.own[kind]),
   );
   const nested = snapshot.tasks.flatMap(({ stat, namespaces }) => {
     // A zombie has left its namespaces already.
-    const kinds = stat.state === 'Z' ? [] : namespaceKinds.filter((kind) => namespaces[kind] !== root.namespaces[kind]);
+    const kinds =
+      stat.state === 'Z' ? [] : namespaceKinds.filter((kind) => differs(namespaces[kind], root.namespaces[kind]));
     return kinds.length === 0 ? [] : [{ stat, kinds }];
   });
   return [
@@ -89,6 +90,11 @@ function checkNamespaces({ snapshot, order, say }: Look): Finding[] {
       ),
     ),
   ];
+}
+
+/** A task that is about to end has left its namespaces: it names none. */
+function differs(one: string | null, other: string | null): boolean {
+  return one !== null && other !== null && one !== other;
 }
 
 /** dangers.md 42: the destination's open(2) breaks the lease of the source, and an abort cannot mend it. */

@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { readStat, threadsOf } from '../../src/host/tasks.js';
+import { readStat } from '../../src/host/tasks.js';
 import type { MigrationOrder } from '../../src/migration/order.js';
 import type { Finding } from '../../src/migration/ports.js';
 import { checkDestination, checkPids } from '../../src/preflight/destination-checks.js';

@@ -140,3 +140,19 @@ test('a child in namespaces of its own is a blocker, a tree with its own System 
   await using own = await Actor.start({ child: 'libc.unshare(0x08000000)' });
   expect(codes(await inspect(own.pid))).toEqual([]);
 });
+
+test('danger 22: children born during the look are no outsiders', { timeout: 30_000 }, async () => {
+  await using actor = await Actor.start({
+    child: `
+m = mmap.mmap(-1, 4096); r, w = os.pipe(); s = socket.socket(socket.AF_UNIX); s.bind(folder + "/s"); s.listen()
+def breed():
+    while True:
+        born = os.fork()
+        if born == 0:
+            time.sleep(0.02); os._exit(0)
+        os.waitpid(born, 0)
+for _ in range(3): threading.Thread(target=breed, daemon=True).start()
+time.sleep(0.1)`,
+  });
+  for (let look = 0; look < 4; look++) expect(codes(await inspect(actor.pid))).toEqual([]);
+});
