@@ -26,7 +26,7 @@ export function checkSupervisor({ snapshot, order, say }: Look): Finding[] {
   const blamed = { pid: snapshot.root, fd: null };
   const unit = supervisingUnit(snapshot.root);
   if (unit !== null) {
-    if (order.stopUnit) return [];
+    // Nobody masks units yet: --stop-unit must not lift this before somebody does.
     return [
       say(
         unlessForced(order.force),
@@ -34,8 +34,9 @@ export function checkSupervisor({ snapshot, order, say }: Look): Finding[] {
         {
           what: `Process ${snapshot.root} belongs to the systemd unit ${unit}.`,
           why: 'systemd sees it die here and may start it again: two copies, on two hosts.',
-          remedy:
-            'Use --stop-unit (the unit is masked until the move is over), or --force if the unit does not restart.',
+          remedy: order.stopUnit
+            ? `--stop-unit is not implemented yet: run systemctl mask --runtime ${unit}, then use --force.`
+            : `Run systemctl mask --runtime ${unit} (unmask it when the move has failed), then use --force.`,
         },
         blamed,
       ),
