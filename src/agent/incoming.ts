@@ -56,6 +56,7 @@ export class Incoming implements AsyncDisposable {
   #site: LandingSite | null = null;
   #maker: CopyMaker | null = null;
   #takenOver: Promise<Running> | null = null;
+  #underWay: Promise<void> = Promise.resolve();
 
   private constructor(request: LandingRequest, owner: string, parts: IncomingParts) {
     this.request = request;
@@ -94,6 +95,10 @@ export class Incoming implements AsyncDisposable {
   /** While the tree still runs on the source: everything that the window would have to wait for. */
   async arm(): Promise<void> {
     this.#expect('prepared', 'arm');
+    await this.#alone(() => this.#arm());
+  }
+
+  async #arm(): Promise<void> {
     const { id, addresses } = this.request.order;
     const site = await LandingSite.survey(
       { id, addresses, loopbackPorts: this.#facts.network.loopbackPorts },
@@ -125,6 +130,10 @@ export class Incoming implements AsyncDisposable {
   async restoreAndHold(delivered: readonly DeliveredImage[]): Promise<Ready> {
     this.#expect('armed', 'restore');
     this.#state = 'restoring';
+    return await this.#alone(() => this.#restoreAndHold(delivered));
+  }
+
+  async #restoreAndHold(delivered: readonly DeliveredImage[]): Promise<Ready> {
     this.#timeline.mark('images complete');
     await this.#images?.verify(delivered, this.request.order.durable);
     await compareWrittenFiles(this.imagesFolder, parseTreeFacts(this.#facts.tree), this.#life.signal);
@@ -172,7 +181,14 @@ export class Incoming implements AsyncDisposable {
         remedy: 'see the failure on the source',
       }),
     );
+    // What is under way ends first, by the life that has just ended: it must not set up what is being undone.
+    await this.#underWay;
     await this.#finish('undone');
+  }
+
+  /** True when this host may give up by itself: nobody can have been told READY. */
+  get mayGiveUp(): boolean {
+    return this.#state === 'prepared' || this.#state === 'armed' || this.#state === 'restoring';
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -267,6 +283,15 @@ export class Incoming implements AsyncDisposable {
       await this.#undo[Symbol.asyncDispose]();
       this.#life[Symbol.dispose]();
     }
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    const running = work();
+    this.#underWay = running.then(
+      () => undefined,
+      () => undefined,
+    );
+    return await running;
   }
 
   #expect(state: State, what: string): void {

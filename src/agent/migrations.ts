@@ -41,6 +41,10 @@ import { ownSshCredentials, type SshCredentials } from './ssh-login.js';
 
 /** Finished migrations that are remembered with all their events. */
 const remembered = 50;
+/** ms between two looks at what is open on this host. */
+const roundMs = 5000;
+/** Without a heartbeat (one a second) for so long a source is gone. ms. */
+const silentMs = 30_000;
 
 export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   readonly peer: PeerDuties = this;
@@ -52,9 +56,12 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   readonly #incoming = new Map<string, Incoming>();
   readonly #running = new Set<Promise<void>>();
 
+  readonly #rounds: NodeJS.Timeout;
+
   constructor(config: AgentConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
+    this.#rounds = setInterval(() => void this.#lookAround(), roundMs).unref();
   }
 
   // ---- operator ----
@@ -204,6 +211,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#rounds);
     for (const outgoing of this.#outgoing.values()) {
       outgoing.life.end(
         new PhaulError({
@@ -252,6 +260,22 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     } finally {
       outgoing[Symbol.dispose]();
       this.#forgetOld(this.#outgoing, (each) => each.over);
+    }
+  }
+
+  /** Landings whose source has fallen silent before READY are given up; what nobody works on any more is taken up. */
+  async #lookAround(): Promise<void> {
+    try {
+      for (const [id, incoming] of this.#incoming) {
+        if (!incoming.mayGiveUp || Date.now() - incoming.lastHeard < silentMs) continue;
+        this.#log.warn({ id }, 'the source has fallen silent before READY: given up');
+        await incoming.abort();
+      }
+      for (const recovery of await this.recover(null, false)) {
+        if (recovery.settled) this.#log.warn(recovery, 'recovered');
+      }
+    } catch (thrown) {
+      this.#log.error({ err: thrown }, 'a look at open migrations has failed; the next one follows');
     }
   }
 

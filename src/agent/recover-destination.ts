@@ -8,8 +8,9 @@ import { migrationFolder } from '../host/state.js';
 import { readStat } from '../host/tasks.js';
 import { type JournalState, stateOf } from '../migration/journal.js';
 import type { CaughtPackets, Running } from '../migration/ports.js';
-import { type CopyCondition, decideDestination } from '../migration/recovery.js';
+import { type CopyCondition, decideDestination, type SourceWord } from '../migration/recovery.js';
 import { DestinationFence } from '../network/destination-fence.js';
+import { askSource, dialOrNull } from './ask-peer.js';
 import type { Recovery } from './duties.js';
 import { JournalFile, readJournal } from './journal-file.js';
 import { clearSite } from './landing-site.js';
@@ -18,7 +19,7 @@ import { restoreFromDisk } from './restore-from-disk.js';
 
 export async function recoverLanding(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
   const { id, peer } = state.opened;
-  const action = decideDestination(state, copyCondition(state), 'unreachable', means.sourceIsDead);
+  const action = decideDestination(state, copyCondition(state), await sourceWord(state, means), means.sourceIsDead);
   await using journal = await JournalFile.reopen(migrationFolder(id));
   switch (action.do) {
     case 'nothing':
@@ -46,6 +47,13 @@ export async function recoverLanding(state: JournalState, means: RecoveryMeans):
         settled: false,
       };
   }
+}
+
+/** Only READY without COMMIT needs the source's word: everything else is decided here. */
+async function sourceWord(state: JournalState, means: RecoveryMeans): Promise<SourceWord> {
+  if (!state.ready || state.committed) return 'unreachable';
+  await using link = await dialOrNull(state.opened.peer, means.config);
+  return await askSource(link, state.opened.id);
 }
 
 /** COMMIT for a landing of which this agent remembers only the journal. Idempotent. */

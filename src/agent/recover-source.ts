@@ -9,16 +9,14 @@ import { migrationFolder } from '../host/state.js';
 import { isSameTask, readStat } from '../host/tasks.js';
 import type { JournalState } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
-import { type DestinationWord, decideSource } from '../migration/recovery.js';
+import { decideSource } from '../migration/recovery.js';
 import { deleteLockTable } from '../network/lock-table.js';
 import { removeAddress } from '../network/moved-address.js';
 import { SourceFence } from '../network/source-fence.js';
-import { dial } from './dial.js';
+import { askDestination, dialOrNull } from './ask-peer.js';
 import type { Recovery } from './duties.js';
 import { JournalFile } from './journal-file.js';
 import { treeCondition } from './journal-word.js';
-import { destinationWordFromWire } from './messages.js';
-import type { PeerLink } from './peer-link.js';
 import type { RecoveryMeans } from './recovery-means.js';
 import { rpc } from './rpc-service.js';
 
@@ -33,7 +31,7 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
   await criuHasLeft(state);
   const tree = treeCondition(state);
   // A whole tree goes on whatever the other host says, except COMMIT: only a frozen, dead or dying tree is worth the wait for its word.
-  await using link = await dialOrNull(state.opened.peer, means);
+  await using link = await dialOrNull(state.opened.peer, means.config);
   const word = await askDestination(link, id);
   const action = decideSource(state, tree, word);
   await using journal = await JournalFile.reopen(migrationFolder(id));
@@ -130,26 +128,5 @@ async function criuHasLeft(state: JournalState): Promise<void> {
     const stat = readStat(pid);
     if (stat === null || stat.state === 'Z' || stat.startTime !== born) return;
     await delay(10);
-  }
-}
-
-async function dialOrNull(peer: string, means: RecoveryMeans): Promise<PeerLink | null> {
-  try {
-    return await dial(peer, means.config, { signal: AbortSignal.timeout(askMs) });
-  } catch {
-    // Unreachable is a word too: the decision knows what to do with it.
-    return null;
-  }
-}
-
-async function askDestination(link: PeerLink | null, id: string): Promise<DestinationWord> {
-  if (link === null) return 'unreachable';
-  try {
-    return destinationWordFromWire(
-      (await link.rpc.call(rpc.outcome, { id, role: 'destination' }, { timeoutMs: askMs })).word,
-      link.name,
-    );
-  } catch {
-    return 'unreachable';
   }
 }

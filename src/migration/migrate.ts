@@ -5,7 +5,7 @@
  * The disposers do the undoing: each thing that a step sets up is undone when the story leaves early, in reverse order,
  * and the same disposers only tidy up once the line is crossed.
  */
-import { asFailure, PhaulError, type ProcessFate } from '../failure/phaul-error.js';
+import { asFailure, messageOf, PhaulError, type ProcessFate } from '../failure/phaul-error.js';
 import { limitFreeze } from './freeze-limit.js';
 import type { Lifetime } from './lifetime.js';
 import type { MigrationOrder } from './order.js';
@@ -82,13 +82,14 @@ export async function migrate(
     phases.move('committing');
     life.clearDeadline('max-freeze');
     const takenOver = takeOverUntilItRuns(landing, frozen.caughtPackets(), remark);
-    const buried = frozen.bury();
+    const buried = bury(frozen, source, order);
     phases.move('taking-over');
-    const running = await takenOver;
-    const frozenMs = nowMs() - frozenSince(frozen);
-    const end = await buried;
+    const [taken, graveRemarks] = await Promise.all([settled(takenOver), buried]);
+    if (taken.failure !== null) throw taken.failure;
+    const running = taken.value;
+    const frozenMs = taken.at - frozenSince(frozen);
     phases.move('moved');
-    for (const text of [...running.remarks, ...end.remarks]) remark(text);
+    for (const text of [...running.remarks, ...graveRemarks]) remark(text);
     return report({ outcome: 'moved', pid: running.pid, landing, frozen, frozenMs, running });
 
     function report(facts: ReportFacts): Report {
@@ -112,6 +113,17 @@ export async function migrate(
     }
   } catch (thrown) {
     throw placed(thrown, phases, source, destination, order);
+  }
+}
+
+type Settled<T> = { readonly failure: null; readonly value: T; readonly at: number } | { readonly failure: PhaulError };
+
+/** How a piece of work ended, and when; for work beside which other work must end too. */
+async function settled<T>(work: Promise<T>): Promise<Settled<T>> {
+  try {
+    return { failure: null, value: await work, at: nowMs() };
+  } catch (thrown) {
+    return { failure: asFailure(thrown, { code: 'internal', what: messageOf(thrown), remedy: 'please report it' }) };
   }
 }
 
@@ -186,6 +198,15 @@ async function takeOverUntilItRuns(
         remark(`COMMIT is sent again until the destination answers: ${failure.message}`);
       await new Promise((resolve) => setTimeout(resolve, Math.min(200 * 2 ** Math.min(attempt, 5), 5000)));
     }
+  }
+}
+
+/** The process runs elsewhere whatever becomes of its grave: what goes wrong here is told, and left to recovery. */
+async function bury(frozen: FrozenTree, source: SourceHost, order: MigrationOrder): Promise<readonly string[]> {
+  try {
+    return (await frozen.bury()).remarks;
+  } catch (thrown) {
+    return [`${source.name} could not be tidied up (${messageOf(thrown)}): phaul recover ${order.id} there`];
   }
 }
 
