@@ -178,7 +178,7 @@ describe('danger 17c: pids of the tree that are taken here', () => {
         .map(Number)
         .find((each) => each !== process.pid) ?? 0;
     expect(codes({ threads: [4_000_001, thread] })).toEqual(['pid-taken']);
-    const text = `my $pid = fork; if ($pid) { exit 0 } open(my $f, ">", "$ENV{DIR}/orphan"); print $f $$; close $f; ${idle}`;
+    const text = `my $pid = fork; if ($pid) { select(undef, undef, undef, 0.01) until -e $ENV{READY}; exit 0 } open(my $f, ">", "$ENV{DIR}/orphan"); print $f $$; close $f; ${idle}`;
     const perl = await PerlProgram.start(folder, text);
     await eventually(() => readStat(perl.pid) === null);
     const orphan = Number(readFileSync(folder.in('orphan'), 'utf8'));
