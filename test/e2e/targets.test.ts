@@ -108,7 +108,7 @@ async function thereAndBack(target: Running): Promise<void> {
 
 test('all targets as one tree move there and back', { timeout: 240_000 }, async (context) => {
   skipUnlessPossible(context);
-  await using target = await Running.start('all-in-one', ['--without', 'locks']);
+  await using target = await Running.start('all-in-one');
   await thereAndBack(target);
 });
 
