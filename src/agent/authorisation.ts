@@ -19,6 +19,13 @@ export class Authorisation {
   /** A host that may send process trees here. Whoever opens the local socket is root already. */
   requirePeer(caller: Caller): void {
     this.requireHost(caller);
+    if (caller.kind === 'host' && caller.name === this.#config.hostName) {
+      throw new PhaulError({
+        code: 'same-host',
+        what: `${caller.name} is asked to take a process tree from itself: source and destination are the same host`,
+        remedy: 'name another host',
+      });
+    }
     if (caller.kind === 'host' && !this.#config.peers.some((peer) => peer.name === caller.name)) {
       throw new PhaulError({
         code: 'peer-not-allowed',

@@ -2,7 +2,7 @@
 import { release } from 'node:os';
 import type { Logger } from 'pino';
 import { type Engine, findEngine, formatVersion } from '../criu/engine.js';
-import { asFailure, messageOf, PhaulError } from '../failure/phaul-error.js';
+import { asFailure, type FailurePlace, messageOf, PhaulError } from '../failure/phaul-error.js';
 import { knownMigrations, migrationFolder } from '../host/state.js';
 import { bootId } from '../host/tasks.js';
 import { stateOf } from '../migration/journal.js';
@@ -287,15 +287,19 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
         code: 'tree-busy',
         what: `process ${order.pid} is on its way already, by migration ${busy.order.id}`,
         remedy: `phaul status ${busy.order.id} --watch, or phaul cancel ${busy.order.id}`,
-      });
+      }).at(this.#notBegun());
     }
     if (this.#outgoing.has(order.id) || (await readJournal(migrationFolder(order.id))).length > 0) {
       throw new PhaulError({
         code: 'id-in-use',
         what: `there is a migration ${order.id} already`,
         remedy: 'choose another id',
-      });
+      }).at(this.#notBegun());
     }
+  }
+
+  #notBegun(): FailurePlace {
+    return { phase: 'checking', host: this.#config.hostName, fate: { kind: 'untouched' } };
   }
 
   /** Departures of this host that have not ended, by their journals: those of this agent, of a janitor, and interrupted ones. */

@@ -43,6 +43,7 @@ const refusedCodes: ReadonlySet<string> = new Set([
   'peer-not-allowed',
   'protocol-mismatch',
   'role-not-allowed',
+  'same-host',
   'ssh-login-refused',
 ]);
 

@@ -169,11 +169,15 @@ export class MigrationRefused extends PhaulError {
   constructor(blockers: readonly Finding[]) {
     const [first] = blockers;
     const more = blockers.length > 1 ? ` (and ${blockers.length - 1} more)` : '';
-    super({
-      code: blockers.length === 1 && first ? first.code : 'refused-by-checks',
-      what: first ? `${first.what}: ${first.why}${more}` : 'the checks refused the migration',
-      remedy: blockers.map((blocker) => blocker.remedy).join('; '),
-    });
+    const sameReason = blockers.every((blocker) => blocker.code === first?.code);
+    super(
+      {
+        code: sameReason && first ? first.code : 'refused-by-checks',
+        what: first ? `${first.what} ${first.why}${more}` : 'the checks refused the migration',
+        remedy: [...new Set(blockers.map((blocker) => blocker.remedy))].join(' '),
+      },
+      first ? { phase: 'checking', host: first.host, fate: { kind: 'untouched' } } : null,
+    );
     this.blockers = blockers;
   }
 }
