@@ -16,6 +16,7 @@ import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } fr
 import { nowMs, Timeline } from '../migration/report.js';
 import type { PageDoor } from '../pages/door.js';
 import { receiveImages } from '../pages/receiver.js';
+import { sharesLockedFiles } from '../preflight/shared-locks.js';
 import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { breakpoint } from './breakpoint.js';
 import { type Caller, callerKey } from './caller.js';
@@ -141,7 +142,9 @@ export class Incoming implements AsyncDisposable {
     await this.#hooks.run('restore', this.#life.signal);
     breakpoint('restoring');
     const from = nowMs();
-    await this.#maker?.restore(this.#life);
+    // The frozen source holds the locks, and a restore would wait for them: early READY, the line lies before the restore.
+    const early = await sharesLockedFiles(parseTreeFacts(this.#facts.tree));
+    if (!early) await this.#maker?.restore(this.#life);
     this.#timeline.mark('held');
     await this.#journal?.write({ record: 'ready' });
     this.#state = 'held';
