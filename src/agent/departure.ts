@@ -39,6 +39,8 @@ export interface DeparturePlan {
   /** How the operator named the destination, for whoever goes on after a crash. */
   readonly destination: string;
   readonly pageSize: number;
+  /** The destination could not see that the files which the tree writes to are the same there. */
+  readonly hashWrittenFiles: boolean;
 }
 
 /** Bytes in CRIU's page socket each way: what CRIU can run ahead of us. */
@@ -312,7 +314,7 @@ export class LocalDeparture implements Departure {
       addresses: this.#addresses,
       journal,
       hooks: this.#hooks,
-      treeFacts: parseTreeFacts(parseTravellingFacts(request.treeFacts).tree),
+      filesToHash: this.#plan.hashWrittenFiles ? parseTreeFacts(parseTravellingFacts(request.treeFacts).tree) : null,
       lockTableOf: criuLocks ? lockTableRunId : null,
     };
   }

@@ -52,8 +52,8 @@ export interface FreezeGear {
   readonly addresses: readonly PlacedAddress[];
   readonly journal: Journal;
   readonly hooks: Hooks;
-  /** Facts of src/preflight about the tree. */
-  readonly treeFacts: TreeFacts;
+  /** Of the tree's written files the destination wants hashes from the freeze; null: it has seen that they are the same. */
+  readonly filesToHash: TreeFacts | null;
   /** Run id of CRIU in a folder of its images, for the name of its lock table; null when it made none. */
   readonly lockTableOf: ((folder: string) => Promise<string>) | null;
 }
@@ -201,13 +201,16 @@ export class DepartingTree implements FrozenTree {
     this.#recorded.catch(() => undefined);
     breakpoint('transferring');
     await this.#gear.hooks.run('frozen', this.#abort.signal);
-    const [memory, images, written] = await Promise.all([
+    const delivery = Promise.all([
       pages,
       sendImages(this.#gear.dumpFolder, sink),
-      sendWrittenFiles(this.#gear.treeFacts, sink, this.#abort.signal),
+      this.#gear.filesToHash === null ? [] : sendWrittenFiles(this.#gear.filesToHash, sink, this.#abort.signal),
     ]);
-    await sink.flush();
+    const [memory, images, written] = await orAborted(delivery, this.#abort.signal);
+    await orAborted(sink.flush(), this.#abort.signal);
     this.#delivered = [...memory, ...images, ...written];
+    // The migration may have ended meanwhile, and the tree be back to life.
+    if (this.#state !== 'freezing') return;
     this.#state = 'held';
     this.#timeline.mark('delivered');
   }
@@ -248,8 +251,10 @@ export class DepartingTree implements FrozenTree {
     );
     try {
       const end = await this.#dump.rollBack();
-      if (end === 'without-an-answer' && this.#handles.length > 0) {
-        endRepairMode(this.#handles.map((handle) => handle.task));
+      if (end === 'without-an-answer') {
+        // In the middle of its dump it has left the tasks to themselves: they must stand still while they are helped.
+        if (this.#handles.length === 0) await leaf?.freeze();
+        endRepairMode(this.#tasks());
         if (this.#runId !== null) await deleteLockTable(this.#runId);
       }
       fence?.lift();
@@ -269,4 +274,14 @@ export class DepartingTree implements FrozenTree {
       });
     }
   }
+}
+
+/** `work`, or the reason of the abort when that comes first: a sink whose link is cut never ends. */
+async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  work.catch(() => undefined);
+  signal.throwIfAborted();
+  return await new Promise<T>((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    work.then(resolve, reject);
+  });
 }

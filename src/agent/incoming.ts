@@ -16,6 +16,7 @@ import type { CaughtPackets, DeliveredImage, LandingRequest, Ready, Running } fr
 import { nowMs, Timeline } from '../migration/report.js';
 import type { PageDoor } from '../pages/door.js';
 import { receiveImages } from '../pages/receiver.js';
+import { writtenFilesToCompare } from '../preflight/file-checks.js';
 import { sharesLockedFiles } from '../preflight/shared-locks.js';
 import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { breakpoint } from './breakpoint.js';
@@ -35,7 +36,17 @@ export interface IncomingParts {
   readonly door: PageDoor;
 }
 
-type State = 'prepared' | 'armed' | 'restoring' | 'held' | 'committed' | 'running' | 'images-kept' | 'undone';
+type State =
+  | 'prepared'
+  | 'armed'
+  | 'restoring'
+  | 'held'
+  | 'committed'
+  | 'running'
+  | 'images-kept'
+  | 'undone'
+  /** Behind COMMIT the copy could not be restored: the janitor, the next COMMIT and `phaul recover` try on, from the images. */
+  | 'left-to-recovery';
 
 export class Incoming implements AsyncDisposable {
   readonly request: LandingRequest;
@@ -51,9 +62,11 @@ export class Incoming implements AsyncDisposable {
   /** Ends what waits here when the migration is aborted. */
   readonly #life = new Lifetime();
   #state: State = 'prepared';
+  #filesToCompare: readonly string[] = [];
   #journal: JournalFile | null = null;
   #images: ImageFolder | null = null;
   #arrival: Promise<void> | null = null;
+  #janitor: JanitorLink | null = null;
   #site: LandingSite | null = null;
   #maker: CopyMaker | null = null;
   #takenOver: Promise<Running> | null = null;
@@ -137,7 +150,7 @@ export class Incoming implements AsyncDisposable {
   async #restoreAndHold(delivered: readonly DeliveredImage[]): Promise<Ready> {
     this.#timeline.mark('images complete');
     await this.#images?.verify(delivered, this.request.order.durable);
-    await compareWrittenFiles(this.imagesFolder, parseTreeFacts(this.#facts.tree), this.#life.signal);
+    await compareWrittenFiles(this.imagesFolder, this.#filesToCompare, this.#life.signal);
     this.#timeline.mark('verified');
     await this.#hooks.run('restore', this.#life.signal);
     breakpoint('restoring');
@@ -175,7 +188,7 @@ export class Incoming implements AsyncDisposable {
   /** Refused behind COMMIT: from there only the copy may run. */
   async abort(): Promise<void> {
     if (this.#state === 'undone' || this.#state === 'images-kept') return;
-    if (this.#state === 'committed' || this.#state === 'running') throw this.#refuse('abort');
+    if (isBehindCommit(this.#state)) throw this.#refuse('abort');
     this.#state = 'undone';
     this.#life.end(
       new PhaulError({
@@ -196,7 +209,7 @@ export class Incoming implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#state === 'committed') await this.#takenOver?.catch(() => undefined);
-    else if (this.#state !== 'running') await this.abort();
+    else if (!isBehindCommit(this.#state)) await this.abort();
   }
 
   async #setUp(): Promise<Uint8Array> {
@@ -223,10 +236,12 @@ export class Incoming implements AsyncDisposable {
     });
     await this.#hooks.run('prepare', this.#life.signal);
     const { ground } = cgroupGround();
-    this.#undo.own(
-      'janitor',
-      await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground)),
-    );
+    const janitor = await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground));
+    this.#janitor = this.#undo.own('janitor', janitor);
+    // While what the source has left beside its files is still there to be seen.
+    const facts = parseTreeFacts(this.#facts.tree);
+    const written = order.filesAreSame ? [] : await writtenFilesToCompare(facts);
+    this.#filesToCompare = written.map((file) => file.path);
     const images = await ImageFolder.create(this.imagesFolder);
     this.#images = images;
     this.#undo.own('images', images);
@@ -249,7 +264,12 @@ export class Incoming implements AsyncDisposable {
     this.#timeline.mark('committed');
     breakpoint('committed');
     if (this.#maker === null) throw this.#refuse('take over');
-    const { pid, replayed, remarks } = await this.#maker.letGo(packets, this.#timeline);
+    const { pid, replayed, remarks } = await this.#maker
+      .letGo(packets, this.#timeline)
+      .catch(async (thrown: unknown) => {
+        await this.#leaveToRecovery();
+        throw thrown;
+      });
     this.#timeline.mark('running');
     breakpoint('running');
     await this.#journal?.write({ record: 'running', pid });
@@ -257,6 +277,17 @@ export class Incoming implements AsyncDisposable {
     const kept = this.request.order.keepImages ? this.imagesFolder : null;
     void this.#settle();
     return { pid, timeline: this.#timeline.steps, replayedPackets: replayed, remarks, imagesFolder: kept };
+  }
+
+  /** The images, the site and the journal stay; the lock goes, so that others can try. */
+  async #leaveToRecovery(): Promise<void> {
+    this.#state = 'left-to-recovery';
+    await this.#maker?.[Symbol.asyncDispose]();
+    this.#site?.leave();
+    this.#janitor?.takeOver();
+    this.#undo.release(['landing site', 'copy', 'images', 'janitor']);
+    await this.#undo[Symbol.asyncDispose]();
+    this.#life[Symbol.dispose]();
   }
 
   /** Announcements go on in the background; then everything but the copy and its cgroup goes. */
@@ -308,4 +339,8 @@ export class Incoming implements AsyncDisposable {
       remedy: `phaul status ${this.request.order.id}`,
     });
   }
+}
+
+function isBehindCommit(state: State): boolean {
+  return state === 'committed' || state === 'running' || state === 'left-to-recovery';
 }

@@ -10,6 +10,7 @@ import { listAddresses, listInterfaces } from '../network/interfaces.js';
 import { promotesSecondaries } from '../network/moved-address.js';
 import { readSockets, type SocketEntry, socketsOf, type TreeSockets } from '../network/sockets.js';
 import { readNetworkSysctls } from '../network/sysctls.js';
+import { comparedWhenFrozen } from '../preflight/file-checks.js';
 import { inspectTree, type OpenMigration, type TreeInspection } from '../preflight/inspect-tree.js';
 import { LocalDeparture } from './departure.js';
 import type { EngineNeeds } from './engine-options.js';
@@ -71,7 +72,7 @@ export class LocalSource implements SourceHost, AsyncDisposable {
     return { request, findings: [...inspection.findings, ...(network?.findings ?? [])] };
   }
 
-  async prepare(request: LandingRequest, life: Lifetime): Promise<Departure> {
+  async prepare(request: LandingRequest, findings: readonly Finding[], life: Lifetime): Promise<Departure> {
     // The destination has looked at what the inspection left beside files.
     await this.#inspection?.[Symbol.asyncDispose]();
     return await LocalDeparture.prepare(
@@ -81,6 +82,7 @@ export class LocalSource implements SourceHost, AsyncDisposable {
         needs: this.#needs,
         destination: this.#parts.destination,
         pageSize: this.#parts.pageSize,
+        hashWrittenFiles: findings.some((finding) => finding.code === comparedWhenFrozen),
       },
       life,
     );

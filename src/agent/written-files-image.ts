@@ -2,7 +2,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DeliveredImage, ImageSink } from '../migration/ports.js';
-import { writtenFilesToCompare } from '../preflight/file-checks.js';
 import type { TreeFacts } from '../preflight/tree-facts.js';
 import { compareWrittenFiles as compare, hashWrittenFiles } from '../preflight/written-files.js';
 
@@ -20,13 +19,11 @@ export async function sendWrittenFiles(
 }
 
 /** On the destination, before the restore. Throws `file-differs`. */
-export async function compareWrittenFiles(imagesFolder: string, facts: TreeFacts, signal: AbortSignal): Promise<void> {
-  const files = await writtenFilesToCompare(facts);
-  if (files.length === 0) return;
-  const hashes = await readFile(join(imagesFolder, imageName), 'utf8');
-  await compare(
-    hashes,
-    files.map((file) => file.path),
-    signal,
-  );
+export async function compareWrittenFiles(
+  imagesFolder: string,
+  paths: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  if (paths.length === 0) return;
+  await compare(await readFile(join(imagesFolder, imageName), 'utf8'), paths, signal);
 }

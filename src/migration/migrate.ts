@@ -50,7 +50,7 @@ export async function migrate(
 
     phases.move('preparing');
     await using landing = await destination.prepare(request, life);
-    await using departure = await source.prepare(request, life);
+    await using departure = await source.prepare(request, findings, life);
     await landing.arm(life);
     phases.move('armed');
 

@@ -124,8 +124,8 @@ export interface ImageSink {
 export interface SourceHost {
   readonly name: string;
   inspect(order: MigrationOrder, life: Lifetime): Promise<SourceVerdict>;
-  /** Tree in its leaf cgroup, nft table with an empty set, catcher shut, janitor watching, engine primed. The tree runs. Disposed: all undone. */
-  prepare(request: LandingRequest, life: Lifetime): Promise<Departure>;
+  /** Tree in its leaf cgroup, nft table with an empty set, catcher shut, janitor watching, engine primed. The tree runs. Disposed: all undone. `findings`: of both hosts' checks. */
+  prepare(request: LandingRequest, findings: readonly Finding[], life: Lifetime): Promise<Departure>;
 }
 
 export interface SourceVerdict {

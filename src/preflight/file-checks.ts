@@ -50,6 +50,9 @@ export async function checkFiles(
   ];
 }
 
+/** Code of the finding that says so of a file: the source then sends hashes from the freeze. */
+export const comparedWhenFrozen = 'file-compared-when-frozen';
+
 /** Files that are written to and could not be proved to be one file: their hashes must be compared while the tree is frozen. */
 export async function writtenFilesToCompare(facts: TreeFacts): Promise<FileFact[]> {
   const proved = await provedFolders(facts.nonces);
@@ -166,7 +169,7 @@ function judgeUnproved(unproved: readonly FileFact[], comparesFrozenFiles: boole
   const later = comparesFrozenFiles && bytes <= frozenHashBudget && unproved.every(isWritten);
   return unproved.map((fact) =>
     later
-      ? say('note', 'file-compared-when-frozen', {
+      ? say('note', comparedWhenFrozen, {
           what: `${fact.path} is written to and lies on different file systems.`,
           why: 'Its content is compared while the tree is frozen; if it differs then, the process goes on at the source.',
           remedy: 'Nothing to do.',
