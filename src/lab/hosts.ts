@@ -11,11 +11,9 @@
  *     const client = await lab.addClient();
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
-import { readlink, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -23,6 +21,7 @@ import { PhaulError } from '../failure/phaul-error.js';
 import { HostNamespaces } from './host-namespaces.js';
 import { configureAgents } from './lab-agent.js';
 import { createCgroup } from './lab-cgroup.js';
+import { LabFolder, removeDeadLabs } from './lab-folder.js';
 import { LabHost } from './lab-host.js';
 
 const execute = promisify(execFile);
@@ -37,19 +36,21 @@ export interface HostOptions {
 }
 
 export class Lab implements AsyncDisposable {
-  /** In the name of everything that the lab makes. */
+  /** `name`: lower-case letters, digits and dashes. In the name of everything that the lab makes. */
   readonly id: string;
   readonly folder: string;
   readonly hasIpv6 = existsSync('/proc/sys/net/ipv6');
+  readonly #folder: LabFolder;
   readonly #switch: ChildProcess;
   readonly #hosts = new Map<string, LabHost>();
   /** Pairs that are cut, and the tables that were made for it. */
   readonly #cuts = new Set<string>();
   #ending: Promise<void> | null = null;
 
-  private constructor(id: string, folder: string, bridge: ChildProcess) {
-    this.id = id;
-    this.folder = folder;
+  private constructor(folder: LabFolder, bridge: ChildProcess) {
+    this.id = folder.id;
+    this.folder = folder.path;
+    this.#folder = folder;
     this.#switch = bridge;
   }
 
@@ -61,13 +62,13 @@ export class Lab implements AsyncDisposable {
         remedy: 'run it again as root (sudo)',
       });
     }
-    const id = `phaul-${options.name ?? 'lab'}-${randomBytes(4).toString('hex')}`;
-    const folder = mkdtempSync(join(tmpdir(), `${id}-`));
+    await removeDeadLabs();
+    const folder = LabFolder.create(options.name ?? 'lab');
     const bridge = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', '--net', 'sleep', 'infinity'], {
       stdio: 'ignore',
       cwd: '/',
     });
-    const lab = new Lab(id, folder, bridge);
+    const lab = new Lab(folder, bridge);
     try {
       await once(bridge, 'spawn');
       await lab.#namesOfHosts();
@@ -208,7 +209,7 @@ export class Lab implements AsyncDisposable {
       this.#switch.kill('SIGKILL');
       await gone;
     }
-    await rm(this.folder, { recursive: true, force: true });
+    await this.#folder[Symbol.asyncDispose]();
     if (failures.length > 0) throw new AggregateError(failures, `lab ${this.id} could not be removed completely`);
   }
 
