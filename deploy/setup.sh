@@ -21,7 +21,8 @@ need_root() {
 
 set_up() {
   need_kernel
-  mkdir -p "$notes" 2>/dev/null || fail "$root cannot be written" "run it as the owner of the folder"
+  mkdir -p "$notes" 2>/dev/null || true
+  [ -w "$notes" ] || fail "$notes cannot be written" "run it as the owner of the folder, or as root"
   # Two runs side by side set up one after the other.
   exec 9>"$notes/lock"
   flock 9
