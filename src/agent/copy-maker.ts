@@ -4,11 +4,14 @@ import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Engine } from '../criu/engine.js';
 import { EngineSession } from '../criu/session.js';
+import { neverAborted } from '../failure/never-aborted.js';
 import { messageOf, PhaulError } from '../failure/phaul-error.js';
+import { readStat } from '../host/tasks.js';
 import { Lifetime } from '../migration/lifetime.js';
 import type { CaughtPackets, LandingRequest } from '../migration/ports.js';
 import type { Timeline } from '../migration/report.js';
 import { breakpoint } from './breakpoint.js';
+import { type CopyPlace, lookAtCopy } from './copy-look.js';
 import { restoreOptions } from './engine-options.js';
 import { HeldCopy } from './held-copy.js';
 import { cgroupGround, helpersOf } from './helper-cgroup.js';
@@ -29,8 +32,8 @@ export interface LetGo {
 
 /** How often a restore is tried behind the line; it failed for a reason that may pass (a pid, a port). */
 const restoreTries = 3;
-/** Pids of a killed copy are free when pid 1 has reaped it. ms. */
-const reapMs = 300;
+/** Pids of a killed copy are free when pid 1 has reaped it; then at the latest it is tried all the same. ms. */
+const reapMs = 3000;
 
 export class CopyMaker implements AsyncDisposable {
   readonly #plan: CopyPlan;
@@ -81,10 +84,20 @@ export class CopyMaker implements AsyncDisposable {
   async letGo(packets: CaughtPackets, timeline: Timeline): Promise<LetGo> {
     const { site, imagesFolder, request } = this.#plan;
     const remarks: string[] = [];
-    let replayed = 0;
+    let replayed: number | null = null;
+    const replay = (): void => {
+      const done = site.replay(packets);
+      replayed = done.replayed;
+      remarks.push(...done.remarks);
+    };
     for (let attempt = 1; ; attempt++) {
       try {
-        if (this.#copy === null) await this.#restoreAgain();
+        if (this.#copy === null && attempt === 1 && this.#session !== null) {
+          remarks.push('restored behind the line, since both hosts share files that the tree has locked');
+          await this.#restoreLate();
+        } else if (this.#copy === null) {
+          await this.#restoreAgain();
+        }
         const pid = await (this.#copy as unknown as HeldCopy).letGo({
           openNetwork: () => {
             site.openNetwork();
@@ -93,13 +106,19 @@ export class CopyMaker implements AsyncDisposable {
           beforeResume: () => {
             timeline.mark('pre-resume');
             breakpoint('before-resume');
-            const replay = site.replay(packets);
-            replayed = replay.replayed;
-            remarks.push(...replay.remarks);
+            replay();
           },
         });
-        return { pid, replayed, remarks };
+        return { pid, replayed: replayed ?? 0, remarks };
       } catch (thrown) {
+        site.closeNetwork();
+        // CRIU's answer may be missing although it let the tasks go: then they are the process.
+        if ((await lookAtCopy(this.#place())) === 'running') {
+          site.openNetwork();
+          if (replayed === null) replay();
+          remarks.push(`CRIU ended without an answer, but the copy runs: ${messageOf(thrown)}`);
+          return { pid: request.order.pid, replayed: replayed ?? 0, remarks };
+        }
         if (attempt >= restoreTries) {
           throw new PhaulError({
             code: 'take-over-impossible',
@@ -120,12 +139,35 @@ export class CopyMaker implements AsyncDisposable {
     await this.#session?.[Symbol.asyncDispose]();
   }
 
+  /** The primed engine has not been asked yet: early READY (dangers.md 41). */
+  async #restoreLate(): Promise<void> {
+    using life = new Lifetime();
+    await this.restore(life);
+  }
+
   async #restoreAgain(): Promise<void> {
     await this.#session?.[Symbol.asyncDispose]();
-    this.#plan.site.leaf?.kill();
-    await delay(reapMs);
+    const { site } = this.#plan;
+    site.leaf?.kill();
+    await this.#pidsAreFree();
+    await site.raise(neverAborted);
     await this.prime();
     using life = new Lifetime();
     await this.restore(life);
+  }
+
+  #place(): CopyPlace {
+    const { request, site } = this.#plan;
+    return {
+      cgroup: site.leaf?.path ?? null,
+      rootPid: request.order.pid,
+      pids: request.tree.tasks.map((task) => task.pid),
+    };
+  }
+
+  async #pidsAreFree(): Promise<void> {
+    const { pids } = this.#place();
+    const deadline = performance.now() + reapMs;
+    while (pids.some((pid) => readStat(pid) !== null) && performance.now() < deadline) await delay(10);
   }
 }

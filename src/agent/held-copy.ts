@@ -24,6 +24,7 @@ export class HeldCopy {
   readonly #decision = deferred<boolean>();
   readonly #response: Promise<number>;
   #lettingGo: LettingGo | null = null;
+  #failure: Error | null = null;
 
   constructor(session: EngineSession, options: RestoreOptions) {
     this.#session = session;
@@ -37,7 +38,10 @@ export class HeldCopy {
         return { success: true };
       })
       .then((response) => response.pid);
-    this.#response.catch((failure: unknown) => this.#held.reject(failure));
+    this.#response.catch((failure: unknown) => {
+      this.#failure = failure instanceof Error ? failure : new Error(String(failure));
+      this.#held.reject(failure);
+    });
   }
 
   /** Resolves when the copy is complete and held; rejects with CRIU's failure. */
@@ -53,6 +57,8 @@ export class HeldCopy {
   /** Behind the line only. Returns the root's pid when the copy runs. */
   async letGo(how: LettingGo): Promise<number> {
     await this.#held.promise;
+    // CRIU has died in the hold: nothing may be opened for a copy that never gets its sockets.
+    if (this.#failure !== null) throw this.#failure;
     this.#lettingGo = how;
     how.openNetwork();
     this.#decision.resolve(true);

@@ -55,6 +55,12 @@ export class JanitorLink implements AsyncDisposable {
     }
   }
 
+  /** The agent gives up: the janitor does what it would do at the agent's death. */
+  takeOver(): void {
+    this.#child.stdin?.on('error', () => undefined);
+    this.#child.stdin?.destroy();
+  }
+
   /** The migration is settled here: the janitor leaves without doing anything. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;

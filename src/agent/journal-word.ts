@@ -1,7 +1,8 @@
 /** What this host's journal says of a migration, to the other host and to recovery. */
 import { migrationFolder } from '../host/state.js';
-import { bootId, isSameTask } from '../host/tasks.js';
+import { bootId, isDying, isSameTask } from '../host/tasks.js';
 import { type JournalState, stateOf } from '../migration/journal.js';
+import type { TaskIdentity } from '../migration/ports.js';
 import type { DestinationWord, SourceWord, TreeCondition } from '../migration/recovery.js';
 import { readJournal } from './journal-file.js';
 
@@ -9,11 +10,16 @@ import { readJournal } from './journal-file.js';
 export function treeCondition(state: JournalState): TreeCondition {
   if (state.opened.bootId !== bootId()) return 'another-boot';
   const tasks = state.frozen?.tasks ?? state.opened.tasks;
-  const alive = tasks.filter(isSameTask).length;
+  const alive = tasks.filter(isWhole).length;
   if (alive === tasks.length) return 'whole';
   // Before the freeze a tree may lose children by itself; its root is what counts.
-  if (state.frozen === null) return tasks[0] !== undefined && isSameTask(tasks[0]) ? 'whole' : 'all-dead';
+  if (state.frozen === null) return tasks[0] !== undefined && isWhole(tasks[0]) ? 'whole' : 'all-dead';
   return alive === 0 ? 'all-dead' : 'partly-dead';
+}
+
+/** The kill at the line is pending for a while before a task with much memory is gone: such a one is dead already (dangers.md 1). */
+function isWhole(task: TaskIdentity): boolean {
+  return isSameTask(task) && !isDying(task.pid);
 }
 
 /** What this host's journal says as the source. */

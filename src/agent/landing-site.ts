@@ -66,6 +66,11 @@ export class LandingSite {
     for (const { address, device } of this.#announced()) announceOnce(address, device);
   }
 
+  /** Behind the line, when the copy has failed: closed until it is restored again. Synchronous. */
+  closeNetwork(): void {
+    this.#fence?.close();
+  }
+
   replay(packets: CaughtPackets): Replay {
     return this.#replayer?.replay(packets) ?? { replayed: 0, remarks: [] };
   }
@@ -75,6 +80,11 @@ export class LandingSite {
     await Promise.all(this.#announced().map(({ address, device }) => announceRepeatedly(address, device, signal)));
     this.#replayer?.[Symbol.dispose]();
     await this.#fence?.remove();
+  }
+
+  /** Everything stays for whoever goes on; only the TUN, which lives by its descriptor, goes. */
+  leave(): void {
+    this.#replayer?.[Symbol.dispose]();
   }
 
   /** Before the line: everything goes, the address before the fence (dangers.md 14). */
@@ -88,6 +98,19 @@ export class LandingSite {
       return device === undefined ? [] : [{ address, device }];
     });
   }
+}
+
+/** Tells the neighbours of a copy that runs, five times within 1.5 s: for whoever knows its addresses only from a journal. */
+export async function announceAll(addresses: readonly PlacedAddress[], signal: AbortSignal): Promise<void> {
+  const interfaces = await listInterfaces(signal);
+  await Promise.all(
+    addresses.map(async (address) => {
+      const device = interfaces.find((each) => each.name === address.device);
+      if (device === undefined) return;
+      announceOnce(address, device);
+      await announceRepeatedly(address, device, signal);
+    }),
+  );
 }
 
 /** The same for whoever knows the site only from a journal. Tasks in its cgroup are killed: it is for copies that never ran. */

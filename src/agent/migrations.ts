@@ -8,10 +8,12 @@ import { bootId } from '../host/tasks.js';
 import { stateOf } from '../migration/journal.js';
 import { migrate } from '../migration/migrate.js';
 import type { MigrationOrder } from '../migration/order.js';
+import { beforeTheLine } from '../migration/phase.js';
 import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Running } from '../migration/ports.js';
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
 import { PageDoor } from '../pages/door.js';
 import type { OpenMigration } from '../preflight/inspect-tree.js';
+import { askSource, dialOrNull } from './ask-peer.js';
 import type { Caller } from './caller.js';
 import type { AgentConfig } from './config.js';
 import { checkLanding } from './destination-checks.js';
@@ -45,6 +47,8 @@ const remembered = 50;
 const roundMs = 5000;
 /** Without a heartbeat (one a second) for so long a source is gone. ms. */
 const silentMs = 30_000;
+/** The same behind READY, when the process is frozen and its source is asked for its word. ms. */
+const heldSilentMs = 10_000;
 
 export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   readonly peer: PeerDuties = this;
@@ -179,8 +183,8 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
 
   async takeOver(id: string, packets: CaughtPackets): Promise<Running> {
     const incoming = this.#incoming.get(id);
-    if (incoming) return await incoming.takeOver(packets);
-    // This agent was restarted between READY and COMMIT: the images are its second chance (dangers.md 4).
+    if (incoming && incoming.state !== 'left-to-recovery') return await incoming.takeOver(packets);
+    // This agent was restarted between READY and COMMIT, or could not restore: the images are its second chance (dangers.md 4).
     const { resumeLanding } = await import('./recover-destination.js');
     return await resumeLanding(id, { packets, engine: await this.#engine() });
   }
@@ -207,6 +211,9 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   }
 
   async wordAsSource(id: string, _caller: Caller): Promise<SourceWord> {
+    const outgoing = this.#outgoing.get(id);
+    // As long as this agent works on it, what its tasks look like decides nothing.
+    if (outgoing && !outgoing.over && beforeTheLine.has(outgoing.phase)) return 'undecided';
     return await wordAsSource(id);
   }
 
@@ -271,12 +278,27 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
         this.#log.warn({ id }, 'the source has fallen silent before READY: given up');
         await incoming.abort();
       }
+      for (const incoming of this.#incoming.values()) {
+        if (incoming.state === 'held' && Date.now() - incoming.lastHeard >= heldSilentMs)
+          await this.#askSourceOf(incoming);
+      }
       for (const recovery of await this.recover(null, false)) {
         if (recovery.settled) this.#log.warn(recovery, 'recovered');
       }
     } catch (thrown) {
       this.#log.error({ err: thrown }, 'a look at open migrations has failed; the next one follows');
     }
+  }
+
+  /** READY, and no heartbeat comes: a source that has given up could not tell, one that has killed may have died since. */
+  async #askSourceOf(incoming: Incoming): Promise<void> {
+    const { order, sourceHost } = incoming.request;
+    await using link = await dialOrNull(sourceHost, this.#config);
+    const word = await askSource(link, order.id);
+    if (word !== 'undone' && word !== 'killed') return;
+    this.#log.warn({ id: order.id, word }, 'the source has fallen silent behind READY, and its journal has answered');
+    if (word === 'undone') await incoming.abort();
+    else await incoming.takeOver({ packets: [], lost: 0 });
   }
 
   /** One owner per id, per tree (dangers.md 6). */

@@ -1,25 +1,30 @@
 /** A landing that nobody works on any more: undone before COMMIT, brought to an end behind it. */
 import { rm } from 'node:fs/promises';
 import type { Engine } from '../criu/engine.js';
+import { neverAborted } from '../failure/never-aborted.js';
 import { PhaulError } from '../failure/phaul-error.js';
-import { LeafCgroup } from '../host/cgroup.js';
 import { MigrationLock } from '../host/lock.js';
 import { migrationFolder } from '../host/state.js';
-import { readStat } from '../host/tasks.js';
 import { type JournalState, stateOf } from '../migration/journal.js';
 import type { CaughtPackets, Running } from '../migration/ports.js';
 import { type CopyCondition, decideDestination, type SourceWord } from '../migration/recovery.js';
 import { DestinationFence } from '../network/destination-fence.js';
 import { askSource, dialOrNull } from './ask-peer.js';
+import { lookAtCopy } from './copy-look.js';
 import type { Recovery } from './duties.js';
 import { JournalFile, readJournal } from './journal-file.js';
-import { clearSite } from './landing-site.js';
+import { announceAll, clearSite } from './landing-site.js';
 import type { RecoveryMeans } from './recovery-means.js';
 import { restoreFromDisk } from './restore-from-disk.js';
 
 export async function recoverLanding(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
   const { id, peer } = state.opened;
-  const action = decideDestination(state, copyCondition(state), await sourceWord(state, means), means.sourceIsDead);
+  const action = decideDestination(
+    state,
+    await copyCondition(state),
+    await sourceWord(state, means),
+    means.sourceIsDead,
+  );
   await using journal = await JournalFile.reopen(migrationFolder(id));
   switch (action.do) {
     case 'nothing':
@@ -74,6 +79,10 @@ export async function resumeLanding(id: string, means: { engine: Engine; packets
     });
   }
   if (!state.committed) await journal.write({ record: 'committed' });
+  else if ((await copyCondition(state)) === 'running') {
+    await adopt(state, journal);
+    return { pid: state.opened.rootPid, timeline: [], replayedPackets: 0, remarks: [], imagesFolder: null };
+  }
   return await restoreFromDisk(state, { ...means, journal });
 }
 
@@ -106,24 +115,21 @@ async function undo(state: JournalState, journal: JournalFile): Promise<void> {
 /** Never kills: a copy that runs is the process. */
 async function adopt(state: JournalState, journal: JournalFile): Promise<void> {
   const { id, rootPid } = state.opened;
-  DestinationFence.openByName(id, state.prepared?.addresses ?? []);
+  const addresses = state.prepared?.addresses ?? [];
+  DestinationFence.openByName(id, addresses);
   if (state.runningPid === null) await journal.write({ record: 'running', pid: rootPid });
+  // Whoever let it go may have died before the neighbours were told; without that they wait for 107 s.
+  await announceAll(addresses, neverAborted);
   await DestinationFence.removeByName(id);
   await rm(`${migrationFolder(id)}/images`, { recursive: true, force: true });
   await journal.write({ record: 'closed', outcome: 'moved', note: 'adopted by recovery' });
 }
 
-/** Whether tasks are in the copy's cgroup, and whether they run: a held one is traced or stopped by CRIU, and CRIU is in there with it. */
-function copyCondition(state: JournalState): CopyCondition {
-  const cgroup = state.prepared?.cgroup;
-  const expected = new Set(state.opened.tasks.map((task) => task.pid));
-  const inside = cgroup ? LeafCgroup.at(cgroup).members() : [state.opened.rootPid];
-  const tasks = inside.filter((pid) => expected.has(pid)).map(readStat);
-  const living = tasks.filter((stat) => stat !== null && stat.state !== 'Z');
-  if (living.length === 0) return 'none';
-  const whole = living.length === expected.size && inside.every((pid) => expected.has(pid));
-  // Without CRIU beside them, and none of them stopped by a tracer, they run.
-  return whole && living.every((stat) => stat?.state !== 't') ? 'running' : 'held';
+/** Without a cgroup on record no copy was begun. */
+async function copyCondition(state: JournalState): Promise<CopyCondition> {
+  if (state.prepared === null) return 'none';
+  const { rootPid, tasks } = state.opened;
+  return await lookAtCopy({ cgroup: state.prepared.cgroup, rootPid, pids: tasks.map((task) => task.pid) });
 }
 
 async function openState(id: string): Promise<JournalState> {

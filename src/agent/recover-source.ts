@@ -6,7 +6,7 @@ import { LeafCgroup } from '../host/cgroup.js';
 import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
 import { migrationFolder } from '../host/state.js';
-import { isSameTask, readStat } from '../host/tasks.js';
+import { isSameTask, readStat, readStatus } from '../host/tasks.js';
 import type { JournalState } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
 import { decideSource } from '../migration/recovery.js';
@@ -29,10 +29,10 @@ const commitMs = 60_000;
 export async function recoverDeparture(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
   const { id } = state.opened;
   await criuHasLeft(state);
-  const tree = treeCondition(state);
   // A whole tree goes on whatever the other host says, except COMMIT: only a frozen, dead or dying tree is worth the wait for its word.
   await using link = await dialOrNull(state.opened.peer, means.config);
   const word = await askDestination(link, id);
+  const tree = treeCondition(state);
   const action = decideSource(state, tree, word);
   await using journal = await JournalFile.reopen(migrationFolder(id));
   switch (action.do) {
@@ -59,8 +59,14 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
       return { id, did: `the process runs on ${state.opened.peer}`, settled: true };
     }
     case 'tidy-up':
-      await bury(state, journal);
-      return { id, did: 'nothing of the process is left here', settled: true };
+      if (state.sourceDead) {
+        await bury(state, journal);
+        return { id, did: 'nothing of the process is left here', settled: true };
+      }
+      // It ended by itself, or by a stranger's hand, before it could move: its address is this host's.
+      await resume(state);
+      await close(state, journal, 'undone', 'the process has ended here before it could move');
+      return { id, did: 'the process has ended here before it could move', settled: true };
     case 'ask-again':
       return {
         id,
@@ -109,24 +115,34 @@ async function bury(state: JournalState, journal: JournalFile): Promise<void> {
   await close(state, journal, 'moved');
 }
 
-async function close(state: JournalState, journal: JournalFile, outcome: 'moved' | 'undone'): Promise<void> {
+async function close(
+  state: JournalState,
+  journal: JournalFile,
+  outcome: 'moved' | 'undone',
+  note = 'by recovery',
+): Promise<void> {
   if (state.prepared?.imagesFolder) await rm(state.prepared.imagesFolder, { recursive: true, force: true });
-  await journal.write({ record: 'closed', outcome, note: 'by recovery' });
+  await journal.write({ record: 'closed', outcome, note });
 }
 
 function livingTasks(state: JournalState): readonly TaskIdentity[] {
   return (state.frozen?.tasks ?? state.opened.tasks).filter(isSameTask);
 }
 
+function isTraced(task: TaskIdentity): boolean {
+  return (readStatus(task.pid)?.get('TracerPid') ?? '0') !== '0';
+}
+
 /** Until the tracer is gone, repair mode and the tasks are CRIU's: it rolls back by itself when its socket has closed. */
 async function criuHasLeft(state: JournalState): Promise<void> {
   const pid = state.frozen?.criuPid;
-  if (pid === undefined) return;
-  const born = readStat(pid)?.startTime;
+  const born = pid === undefined ? undefined : readStat(pid)?.startTime;
   const deadline = performance.now() + criuLeavesMs;
   while (performance.now() < deadline) {
-    const stat = readStat(pid);
-    if (stat === null || stat.state === 'Z' || stat.startTime !== born) return;
+    const stat = pid === undefined ? null : readStat(pid);
+    const gone = stat === null || stat.state === 'Z' || stat.startTime !== born;
+    // Before the hold nobody has written down which CRIU it is, but a dump traces its tasks.
+    if (gone && !livingTasks(state).some(isTraced)) return;
     await delay(10);
   }
 }

@@ -30,10 +30,7 @@ export async function restoreFromDisk(
   const timeline = new Timeline();
   if (!state.committed) await journal.write({ record: 'committed' });
   const site = await LandingSite.survey({ id, addresses: request.order.addresses, loopbackPorts }, neverAborted);
-  // What a crash has left half-built in the copy's cgroup must free its pids first.
-  site.leaf?.kill();
   const maker = new CopyMaker({ request, engine, imagesFolder, site });
-  await site.raise(neverAborted);
   const { pid, replayed, remarks } = await maker.letGo(packets, timeline);
   await journal.write({ record: 'running', pid });
   await site.settle(neverAborted);

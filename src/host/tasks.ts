@@ -48,6 +48,11 @@ export function readStat(pid: number): TaskStat | null {
   };
 }
 
+/** PF_EXITING of sched.h, since do_exit(). */
+const exitingFlag = 0x4;
+/** Bit of signal 9 in the sets of /proc/PID/status. */
+const sigkillBit = 1n << 8n;
+
 /** True when this very task still exists and has not ended (a zombie has). */
 export function isSameTask(task: TaskIdentity): boolean {
   const stat = readStat(task.pid);
@@ -57,6 +62,14 @@ export function isSameTask(task: TaskIdentity): boolean {
 /** A zombie has ended, unless only its first thread has and others go on. */
 export function hasEnded(stat: TaskStat): boolean {
   return (stat.state === 'Z' && stat.threads <= 1) || stat.state === 'X';
+}
+
+/** True when SIGKILL is pending or the task is on its way out: no code of its own will run any more. */
+export function isDying(pid: number): boolean {
+  const stat = readStat(pid);
+  if (stat === null || (stat.flags & exitingFlag) !== 0) return true;
+  const status = readStatus(pid);
+  return ['SigPnd', 'ShdPnd'].some((set) => (BigInt(`0x${status?.get(set) ?? '0'}`) & sigkillBit) !== 0n);
 }
 
 /** Pids of a tree, root first. Goes through the children of every thread: those of other threads do not stand with the first (dangers.md 54). */

@@ -4,6 +4,7 @@
  * answer the clients with RST.
  */
 import {
+  addElements,
   addressElements,
   deleteElements,
   deleteFence,
@@ -43,6 +44,11 @@ export class DestinationFence implements AsyncDisposable {
    */
   open(): void {
     deleteElements(this.name, [loopbackElement(), ...this.#addresses.flatMap(addressElements)]);
+  }
+
+  /** Closes it again, when a copy has failed behind it: an address without its sockets answers clients with RST. Synchronous. */
+  close(): void {
+    addElements(this.name, [loopbackElement(), ...this.#addresses.flatMap(addressElements)]);
   }
 
   /** Deletes the tables. Without COMMIT only when the address is gone. Idempotent. */
