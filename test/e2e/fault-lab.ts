@@ -1,0 +1,366 @@
+/**
+ * Two hosts and clients on which every party of a migration can be killed at every step. One lab serves many trials;
+ * each trial has agents, a server, clients and an address of its own.
+ */
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Step } from '../../src/agent/breakpoint.js';
+import { privatePrefix } from '../../src/criu/engine.js';
+import { type ClientOrder, type ClientReport, LabClients, startServer } from '../../src/lab/clients.js';
+import type { HostProcess } from '../../src/lab/host-process.js';
+import { Lab } from '../../src/lab/hosts.js';
+import { LabAgent } from '../../src/lab/lab-agent.js';
+import type { LabHost } from '../../src/lab/lab-host.js';
+import { type JournalState, parseJournal, stateOf } from '../../src/migration/journal.js';
+import type { MigrationEvent } from '../../src/migration/report.js';
+
+const memoryMib = 16;
+/** Where the wrapper looks for a fault to give to the next CRIU, inside each host. */
+const criuFaultFile = '/run/phaul/criu-fault';
+
+/** Starts CRIU with the fault that lies ready, once (criu/include/fault-injection.h numbers them). */
+const criuWrapper = `#!/bin/sh
+if [ -n "$LD_PRELOAD" ]; then PHAUL_CRIU_PRELOAD=$LD_PRELOAD; export PHAUL_CRIU_PRELOAD; unset LD_PRELOAD; fi
+if [ "$1" = swrk ] && [ -s ${criuFaultFile} ]; then
+  CRIU_FAULT=$(cat ${criuFaultFile}); export CRIU_FAULT; rm ${criuFaultFile}
+fi
+exec ${join(privatePrefix, 'bin', 'criu')} "$@"
+`;
+
+export type Side = 'a' | 'b';
+
+export interface TrialPlan {
+  /** Where an agent stops, and which. */
+  readonly stop: { readonly at: Side; readonly step: Step } | null;
+  readonly clients?: Partial<ClientOrder>;
+  /** CRIU's own fault, for the CRIU of that side's next migration. */
+  readonly criuFault?: { readonly at: Side; readonly number: number };
+  readonly flags?: readonly string[];
+}
+
+export class FaultLab implements AsyncDisposable {
+  readonly a: LabHost;
+  readonly b: LabHost;
+  readonly client: LabHost;
+  readonly lab: Lab;
+  #trials = 0;
+
+  private constructor(lab: Lab, a: LabHost, b: LabHost, client: LabHost) {
+    this.lab = lab;
+    this.a = a;
+    this.b = b;
+    this.client = client;
+  }
+
+  static async create(): Promise<FaultLab> {
+    const lab = await Lab.create({ name: 'faults' });
+    try {
+      const [a, b, client] = [await lab.addHost('a'), await lab.addHost('b'), await lab.addClient()];
+      await lab.configureAgents();
+      writeFileSync(join(lab.folder, 'criu'), criuWrapper);
+      chmodSync(join(lab.folder, 'criu'), 0o755);
+      return new FaultLab(lab, a, b, client);
+    } catch (thrown) {
+      await lab[Symbol.asyncDispose]();
+      throw thrown;
+    }
+  }
+
+  async begin(plan: TrialPlan): Promise<Trial> {
+    this.#trials++;
+    const number = this.#trials;
+    // Numbers come again: a lab has 40 addresses, and each trial leaves none behind.
+    const address = this.lab.serviceAddress(number % 40).ip4;
+    return await Trial.begin(
+      this,
+      { id: `trial-${number}`, address, port: 7000 + number, pid: 30_000 + number * 10 },
+      plan,
+    );
+  }
+
+  host(side: Side): LabHost {
+    return side === 'a' ? this.a : this.b;
+  }
+
+  get agentEnvironment(): Record<string, string> {
+    return { PHAUL_CRIU: join(this.lab.folder, 'criu') };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.lab[Symbol.asyncDispose]();
+  }
+}
+
+interface TrialFacts {
+  readonly id: string;
+  readonly address: string;
+  readonly port: number;
+  readonly pid: number;
+}
+
+/** One server with clients, on its way or not. Disposed: everything of it is killed, whatever state it is in. */
+export class Trial implements AsyncDisposable {
+  readonly id: string;
+  readonly address: string;
+  readonly port: number;
+  readonly pid: number;
+  readonly clients: LabClients;
+  readonly events: MigrationEvent[] = [];
+  readonly #faults: FaultLab;
+  readonly #agents: Record<Side, LabAgent | null>;
+  readonly #stop: TrialPlan['stop'];
+  #command: HostProcess | null = null;
+
+  private constructor(
+    faults: FaultLab,
+    facts: TrialFacts,
+    plan: TrialPlan,
+    agents: Record<Side, LabAgent | null>,
+    clients: LabClients,
+  ) {
+    this.#faults = faults;
+    this.id = facts.id;
+    this.address = facts.address;
+    this.port = facts.port;
+    this.pid = facts.pid;
+    this.#stop = plan.stop;
+    this.#agents = agents;
+    this.clients = clients;
+  }
+
+  static async begin(faults: FaultLab, facts: TrialFacts, plan: TrialPlan): Promise<Trial> {
+    const { a, b, client, lab } = faults;
+    const env = (side: Side): Record<string, string> => ({
+      ...faults.agentEnvironment,
+      ...(plan.stop?.at === side ? { PHAUL_BREAKPOINT: plan.stop.step } : {}),
+    });
+    for (const host of [a, b]) rmSync(host.outside('/run/phaul/breakpoint'), { force: true });
+    const [agentA, agentB] = await Promise.all([LabAgent.start(a, env('a')), LabAgent.start(b, env('b'))]);
+    const { address, port } = facts;
+    await lab.addAddress(a, address);
+    const pid = await startServer(a, { address, port, memoryMib, dirtyRate: 200, pid: facts.pid });
+    const order: ClientOrder = {
+      address,
+      port,
+      connections: 4,
+      mode: 'closed',
+      thinkMs: 2,
+      connectLoop: false,
+      verifyAtEnd: true,
+      ...plan.clients,
+    };
+    const clients = await LabClients.start(client, order);
+    if (plan.criuFault !== undefined) {
+      const { at, number } = plan.criuFault;
+      // The engine is proved before the fault lies ready: the fault is for the migration.
+      await faults.host(at).check(faults.host(at).phaulArgv(['engine']));
+      writeFileSync(faults.host(at).outside(criuFaultFile), String(number));
+    }
+    return new Trial(faults, { ...facts, pid }, plan, { a: agentA, b: agentB }, clients);
+  }
+
+  agent(side: Side): LabAgent {
+    const agent = this.#agents[side];
+    if (agent === null) throw new Error(`the agent of ${side} is dead`);
+    return agent;
+  }
+
+  /** `phaul migrate`. */
+  get command(): HostProcess {
+    if (this.#command === null) throw new Error('no migration was started');
+    return this.#command;
+  }
+
+  /** Starts `phaul migrate` on a, and returns when the planned stop has been reached. */
+  async migrate(flags: readonly string[] = []): Promise<HostProcess> {
+    const { a } = this.#faults;
+    const argv = [
+      'migrate',
+      String(this.pid),
+      'b',
+      '--move-address',
+      this.address,
+      '--id',
+      this.id,
+      '--json',
+      ...flags,
+    ];
+    const command = a.spawn(a.phaulArgv(argv));
+    this.#command = command;
+    command.child.stdout?.on('data', (text: string) => {
+      for (const line of text.split('\n'))
+        if (line.startsWith('{')) this.events.push(JSON.parse(line) as MigrationEvent);
+    });
+    if (this.#stop !== null) await this.atStop();
+    return command;
+  }
+
+  /** Waits until the agent has stopped at the planned step. */
+  async atStop(): Promise<void> {
+    const stop = this.#stop;
+    if (stop === null) throw new Error('no stop was planned');
+    const marker = this.#faults.host(stop.at).outside('/run/phaul/breakpoint');
+    await eventually(`${stop.at} stops at ${stop.step}`, 20_000, async () => {
+      if (existsSync(marker)) return true;
+      if (this.#command !== null && !this.#command.running) {
+        const { stderr } = await this.#command.finished;
+        throw new Error(
+          `the migration ended before ${stop.step}: ${stderr.trim()} ${JSON.stringify(this.events.at(-1))}`,
+        );
+      }
+      return false;
+    });
+    // The marker is written a moment before SIGSTOP.
+    const outer = await this.agent(stop.at).process.outerPid();
+    await eventually('the agent is stopped', 2000, async () => / T /.test(readFileSync(`/proc/${outer}/stat`, 'utf8')));
+  }
+
+  /** Lets a stopped agent go on. */
+  async goOn(side: Side | null = this.#stop?.at ?? null): Promise<void> {
+    const agent = side === null ? null : this.#agents[side];
+    if (agent !== null) await wake(agent);
+  }
+
+  async killAgent(side: Side): Promise<void> {
+    const agent = this.agent(side);
+    await agent.process.kill('SIGKILL');
+    await wake(agent);
+    await agent.process.finished;
+    this.#agents[side] = null;
+  }
+
+  /** Starts again the agents that are dead, as systemd would. */
+  async restartAgents(): Promise<void> {
+    for (const side of ['a', 'b'] as const) {
+      this.#agents[side] ??= await LabAgent.start(this.#faults.host(side), this.#faults.agentEnvironment);
+    }
+  }
+
+  /** Pids on a host of the CRIUs at work. */
+  async engines(side: Side): Promise<number[]> {
+    const list = await this.#faults.host(side).check(['ps', '-eo', 'pid=,args=']);
+    return list
+      .split('\n')
+      .filter(
+        (line) => /criu.* swrk /.test(line) && Number.parseInt(line, 10) !== this.pid && !line.includes(' sh -c '),
+      )
+      .map((line) => Number.parseInt(line, 10));
+  }
+
+  async killEngine(side: Side): Promise<void> {
+    const pids = await this.engines(side);
+    if (pids.length === 0) throw new Error(`no CRIU is at work on ${side}`);
+    await this.#faults.host(side).check(['kill', '-9', ...pids.map(String)]);
+  }
+
+  journal(side: Side): JournalState | null {
+    const path = join(this.#faults.host(side).stateFolder, 'migrations', this.id, 'journal.jsonl');
+    return existsSync(path) ? stateOf(parseJournal(readFileSync(path, 'utf8'))) : null;
+  }
+
+  /** Waits until both journals are closed (a host that has none has nothing to close). */
+  async settled(ms = 45_000): Promise<void> {
+    await eventually(
+      'both journals are closed',
+      ms,
+      async () =>
+        (['a', 'b'] as const).every(
+          (side) => (this.journal(side)?.closed ?? null) !== null || this.journal(side) === null,
+        ),
+      () => JSON.stringify({ a: this.journal('a'), b: this.journal('b') }, omitRequest),
+    );
+  }
+
+  /** `phaul recover` on both hosts. */
+  async recover(): Promise<void> {
+    for (const side of ['a', 'b'] as const) await this.#faults.host(side).phaul(['recover']);
+  }
+
+  isAliveOn(side: Side): boolean {
+    return this.#faults.host(side).isAlive(this.pid);
+  }
+
+  /** Waits until every client has had an answer within the last half second. */
+  async clientsGoOn(connections = 4, ms = 40_000): Promise<void> {
+    let seen = '';
+    await eventually(
+      'every client is answered again',
+      ms,
+      async () => {
+        seen = await this.#faults.client.check(['ss', '-Htin', 'state', 'established', 'dport', '=', `:${this.port}`]);
+        const silences = [...seen.matchAll(/lastrcv:(\d+)/g)].map((match) => Number(match[1]));
+        return silences.length >= connections && silences.every((silence) => silence < 500);
+      },
+      () => seen,
+    );
+  }
+
+  async finishClients(): Promise<ClientReport> {
+    return await this.clients.finish();
+  }
+
+  logs(): string {
+    const tail = (host: LabHost): string => readFileSync(host.agentLog, 'utf8').split('\n').slice(-12).join('\n');
+    const janitor = (host: LabHost): string => {
+      const path = join(host.stateFolder, 'migrations', this.id, 'janitor.log');
+      return existsSync(path) ? readFileSync(path, 'utf8') : '';
+    };
+    const { a, b } = this.#faults;
+    return [a, b]
+      .map((host) => `agent ${host.name}:\n${tail(host)}\njanitor ${host.name}:\n${janitor(host)}`)
+      .join('\n');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.clients[Symbol.asyncDispose]();
+    await this.#command?.[Symbol.asyncDispose]();
+    for (const side of ['a', 'b'] as const) {
+      const host = this.#faults.host(side);
+      await this.goOn(side);
+      await this.#agents[side]?.[Symbol.asyncDispose]();
+      await host.run(['sh', '-c', cleanUp, 'sh', String(this.pid), this.address, this.id, host.device]);
+      rmSync(join(host.stateFolder, 'migrations', this.id), { recursive: true, force: true });
+    }
+  }
+}
+
+/** After a failed trial the next one must find a clean host; after a good one there is only the server to end. */
+const cleanUp = `
+pid=$1 address=$2 id=$3 device=$4
+for pids in $(pgrep -f "main.js janitor $id\\$"); do kill -9 $pids; done
+kill -9 $pid 2>/dev/null
+for group in /sys/fs/cgroup/phaul/$id /sys/fs/cgroup/work/phaul-$id; do
+  [ -d $group ] || continue
+  echo 1 > $group/cgroup.kill; echo 0 > $group/cgroup.freeze
+  for try in 1 2 3 4 5 6 7 8 9; do rmdir $group 2>/dev/null && break; sleep 0.1; done
+done
+ip addr del $address/32 dev $device 2>/dev/null
+for side in source destination; do for family in inet arp; do nft delete table $family phaul-$id-$side 2>/dev/null; done; done
+rm -f /run/phaul/breakpoint ${criuFaultFile}
+true
+`;
+
+/** nsenter(1) stops itself along with its child, and does not see that the child alone was told to go on. */
+async function wake(agent: LabAgent): Promise<void> {
+  agent.process.child.kill('SIGCONT');
+  await agent.process.kill('SIGCONT');
+}
+
+/** Looks every 20 ms until it is so; fails with what it last saw. */
+export async function eventually(
+  what: string,
+  ms: number,
+  isSo: () => Promise<boolean>,
+  seen: () => string = () => '',
+): Promise<void> {
+  const deadline = performance.now() + ms;
+  while (!(await isSo())) {
+    if (performance.now() > deadline) throw new Error(`not within ${ms / 1000} s: ${what}. ${seen()}`);
+    await sleep(20);
+  }
+}
+
+function omitRequest(key: string, value: unknown): unknown {
+  return key === 'request' || key === 'tasks' ? undefined : value;
+}
