@@ -131,7 +131,7 @@ describe('the death of one party', () => {
     await faults?.[Symbol.asyncDispose]();
   });
 
-  test.each(chosen.map((fault) => ({ name: nameOf(fault), fault })))(
+  test.for(chosen.map((fault) => ({ name: nameOf(fault), fault })))(
     '$name',
     { timeout: 120_000 },
     async ({ fault }, context) => {
