@@ -101,6 +101,13 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     const ids = id === null ? await knownMigrations() : [id];
     const recoveries: Recovery[] = [];
     for (const each of ids) {
+      const incoming = this.#incoming.get(each);
+      // The operator's word on a copy that this agent holds: it is let go as by COMMIT (dangers.md 3).
+      if (sourceIsDead && incoming?.state === 'held') {
+        const { pid } = await incoming.takeOver({ packets: [], lost: 0 });
+        recoveries.push({ id: each, did: `the process runs here (pid ${pid})`, settled: true });
+        continue;
+      }
       const recovery = await recoverMigration(each, {
         sourceIsDead,
         config: this.#config,

@@ -28,6 +28,12 @@ fi
 exec ${join(privatePrefix, 'bin', 'criu')} "$@"
 `;
 
+/** Why no trial can be made here, or null. */
+export function whyNoFaults(): string | null {
+  if (process.getuid?.() !== 0) return 'needs root for isolated hosts';
+  return existsSync(join(privatePrefix, 'bin', 'criu')) ? null : 'no private criu: see ./phaul engine';
+}
+
 export type Side = 'a' | 'b';
 
 export interface TrialPlan {
@@ -230,6 +236,35 @@ export class Trial implements AsyncDisposable {
     this.#agents[side] = null;
   }
 
+  /** For an agent that was killed by other means. */
+  async forgetAgent(side: Side): Promise<void> {
+    const agent = this.agent(side);
+    await wake(agent);
+    await agent.process.finished;
+    this.#agents[side] = null;
+  }
+
+  /** How many bytes the clients' connections have received within that time. */
+  async bytesReceivedIn(ms: number): Promise<number> {
+    const received = async (): Promise<number> =>
+      [...(await this.#connections()).matchAll(/bytes_received:(\d+)/g)].reduce(
+        (sum, match) => sum + Number(match[1]),
+        0,
+      );
+    const before = await received();
+    await sleep(ms);
+    return (await received()) - before;
+  }
+
+  /** How many of them stand. */
+  async connectionsOfClients(): Promise<number> {
+    return [...(await this.#connections()).matchAll(/lastrcv:/g)].length;
+  }
+
+  async #connections(): Promise<string> {
+    return await this.#faults.client.check(['ss', '-Htin', 'state', 'established', 'dport', '=', `:${this.port}`]);
+  }
+
   /** Starts again the agents that are dead, as systemd would. */
   async restartAgents(): Promise<void> {
     for (const side of ['a', 'b'] as const) {
@@ -272,6 +307,29 @@ export class Trial implements AsyncDisposable {
     );
   }
 
+  /** Waits until the journal of that side says so. */
+  async journalSays(side: Side, what: string, isSo: (state: JournalState) => boolean): Promise<void> {
+    const holds = async (): Promise<boolean> => {
+      const state = this.journal(side);
+      return state !== null && isSo(state);
+    };
+    await eventually(`the journal of ${side} says: ${what}`, 20_000, holds);
+  }
+
+  /** Kills the janitor of this migration on that side; nobody is left then to act there. */
+  async killJanitor(side: Side): Promise<void> {
+    const list = await this.#faults.host(side).check(['ps', '-eo', 'pid=,args=']);
+    const janitors = list.split('\n').filter((line) => line.trimEnd().endsWith(`janitor ${this.id}`));
+    if (janitors.length === 0) throw new Error(`no janitor on ${side}`);
+    await this.#faults.host(side).check(['kill', '-9', ...janitors.map((line) => String(Number.parseInt(line, 10)))]);
+  }
+
+  /** Start time of the process on that side in clock ticks: the same means that it is the very same copy. */
+  startTime(side: Side): number {
+    const stat = readFileSync(this.#faults.host(side).outside(`/proc/${this.pid}/stat`), 'utf8');
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+  }
+
   /** `phaul recover` on both hosts. */
   async recover(): Promise<void> {
     for (const side of ['a', 'b'] as const) await this.#faults.host(side).phaul(['recover']);
@@ -288,7 +346,7 @@ export class Trial implements AsyncDisposable {
       'every client is answered again',
       ms,
       async () => {
-        seen = await this.#faults.client.check(['ss', '-Htin', 'state', 'established', 'dport', '=', `:${this.port}`]);
+        seen = await this.#connections();
         const silences = [...seen.matchAll(/lastrcv:(\d+)/g)].map((match) => Number(match[1]));
         return silences.length >= connections && silences.every((silence) => silence < 500);
       },

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'vitest';
 import type { LabHost } from '../../src/lab/lab-host.js';
 import type { FaultLab, Side, Trial } from './fault-lab.js';
 
@@ -11,6 +12,23 @@ export function whereItLives(trial: Trial): Side {
   if (sides.length !== 1)
     throw new Error(`the process lives on ${sides.length === 0 ? 'no host' : 'both hosts'}\n${trial.logs()}`);
   return sides[0] as Side;
+}
+
+/**
+ * The end of every trial: agents are back, both hosts were told to recover, then all must be as if nothing had been, on
+ * exactly one host. `expected` null: on either.
+ */
+export async function expectWhole(faults: FaultLab, trial: Trial, expected: Side | null): Promise<void> {
+  await trial.restartAgents();
+  await trial.recover();
+  await trial.settled();
+  const home = whereItLives(trial);
+  if (expected !== null) expect(home, trial.logs()).toBe(expected);
+  await trial.clientsGoOn();
+  const clients = await trial.finishClients();
+  expect(clients, trial.logs()).toMatchObject({ lost: 0, errors: 0, corrupt: 0, badPages: 0 });
+  expect(clients.portsAfter.toSorted()).toEqual(clients.portsBefore.toSorted());
+  expect(await leftBehind(faults, trial, home)).toEqual([]);
 }
 
 /** Everything of the migration that should not be there any more, in words. Janitors look every 2 s and then leave. */

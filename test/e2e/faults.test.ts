@@ -3,19 +3,13 @@
  * says, with its memory and its connections whole, and nothing is left behind (DESIGN 7).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, test } from 'vitest';
 import type { Step } from '../../src/agent/breakpoint.js';
 import { soak } from '../sample.js';
-import { findCriu } from '../targets/in-place.js';
-import { FaultLab, type Side, type Trial } from './fault-lab.js';
-import { leftBehind, whereItLives } from './fault-looks.js';
+import { FaultLab, type Side, type Trial, whyNoFaults } from './fault-lab.js';
+import { expectWhole } from './fault-looks.js';
 
-const reason =
-  process.getuid?.() !== 0
-    ? 'needs root for isolated hosts'
-    : findCriu() === null
-      ? 'no criu: see ./phaul engine'
-      : null;
+const reason = whyNoFaults();
 
 type Party =
   | 'source agent'
@@ -139,16 +133,7 @@ describe('the death of one party', () => {
       await using trial = await faults.begin({ stop: { at: fault.at, step: fault.step } });
       await trial.migrate();
       await strike(faults, trial, fault);
-      await trial.restartAgents();
-      await trial.recover();
-      await trial.settled();
-      const home = whereItLives(trial);
-      if (fault.home !== null) expect(home, trial.logs()).toBe(fault.home);
-      await trial.clientsGoOn();
-      const clients = await trial.finishClients();
-      expect(clients, trial.logs()).toMatchObject({ lost: 0, errors: 0, corrupt: 0, badPages: 0 });
-      expect(clients.portsAfter.toSorted()).toEqual(clients.portsBefore.toSorted());
-      expect(await leftBehind(faults, trial, home)).toEqual([]);
+      await expectWhole(faults, trial, fault.home);
     },
   );
 });
