@@ -1,4 +1,4 @@
-// pidfdOpen, pidfdSignal, pidfdGetfd, exitWatch
+// pidfdOpen, pidfdSignal, pidfdGetfd, appendAlways, exitWatch
 #include <memory>
 
 #include "binding/arguments.h"
@@ -38,6 +38,15 @@ Napi::Value pidfdGetfd(const Napi::CallbackInfo& info) {
   auto duplicate = duplicateFdOf(pidfd, target);
   if (!duplicate) return throwFailure(info.Env(), duplicate.failure());
   return Napi::Number::New(info.Env(), duplicate->release());
+}
+
+Napi::Value appendAlwaysTo(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.integer(0);
+  if (arguments.refused()) return info.Env().Undefined();
+  const Done changed = appendAlways(fd);
+  if (!changed) return throwFailure(info.Env(), changed.failure());
+  return info.Env().Undefined();
 }
 
 // A pidfd becomes readable when its process has exited (pidfd_open(2)).
@@ -93,6 +102,7 @@ void registerProcesses(Napi::Object exports) {
   define(exports, "pidfdOpen", pidfdOpen);
   define(exports, "pidfdSignal", pidfdSignal);
   define(exports, "pidfdGetfd", pidfdGetfd);
+  define(exports, "appendAlways", appendAlwaysTo);
   define(exports, "exitWatch", exitWatch);
 }
 

@@ -28,4 +28,10 @@ Outcome<UniqueFd> duplicateFd(int fd) {
   return UniqueFd(duplicate);
 }
 
+Done appendAlways(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_APPEND) != 0) return Failure::last("fcntl");
+  return Nothing{};
+}
+
 }  // namespace phaul

@@ -20,4 +20,7 @@ Outcome<UniqueFd> duplicateFdOf(int pidfd, int target_fd);
 // A duplicate (CLOEXEC) of an own descriptor.
 Outcome<UniqueFd> duplicateFd(int fd);
 
+// Adds O_APPEND to the flags of an open file, for all who have it open (fcntl(2), F_SETFL).
+Done appendAlways(int fd);
+
 }  // namespace phaul

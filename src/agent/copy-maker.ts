@@ -16,6 +16,8 @@ import { restoreOptions } from './engine-options.js';
 import { HeldCopy } from './held-copy.js';
 import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import type { LandingSite } from './landing-site.js';
+import { StdioEnds } from './stdio-ends.js';
+import { parseTravellingFacts } from './travelling-facts.js';
 
 export interface CopyPlan {
   readonly request: LandingRequest;
@@ -39,6 +41,9 @@ export class CopyMaker implements AsyncDisposable {
   readonly #plan: CopyPlan;
   #session: EngineSession | null = null;
   #copy: HeldCopy | null = null;
+  #stdio: StdioEnds | null = null;
+  /** What the session inherits behind its images folder, in this order. */
+  #keys: readonly string[] = [];
 
   constructor(plan: CopyPlan) {
     this.#plan = plan;
@@ -47,17 +52,24 @@ export class CopyMaker implements AsyncDisposable {
   /** Starts CRIU in the copy's cgroup and lets it probe the kernel. Before the fence: its probe connects over loopback (dangers.md 17a). */
   async prime(): Promise<void> {
     const { request, engine, imagesFolder, site } = this.#plan;
+    const { ground } = cgroupGround();
+    const helpers = ground === null ? null : helpersOf(ground);
     const images = await open(imagesFolder, constants.O_RDONLY | constants.O_DIRECTORY);
+    const { stdio } = parseTravellingFacts(request.treeFacts);
+    // CRIU has its own descriptors of what they open; only what was opened is remembered.
+    using ends = await StdioEnds.open(request.order, stdio, helpers);
+    this.#stdio = ends;
+    this.#keys = ends.keys;
     try {
       const plan = {
         engine,
         cgroup: site.leaf?.path ?? null,
-        inherit: [images.fd],
+        inherit: [images.fd, ...ends.fds],
         logFolder: imagesFolder,
       };
-      const { ground } = cgroupGround();
+      const output = request.order.stdio.kind === 'file' ? request.order.stdio.path : null;
       this.#session = request.order.shellJob
-        ? await EngineSession.startOnTerminal(plan, ground === null ? null : helpersOf(ground))
+        ? await EngineSession.startOnTerminal(plan, { cgroup: helpers, output })
         : EngineSession.start(plan);
       await this.#session.featureCheck();
     } finally {
@@ -76,8 +88,10 @@ export class CopyMaker implements AsyncDisposable {
       tcpEstablished: request.tcpEstablished,
       networkLock: ownFence ? ('skip' as const) : ('nftables' as const),
     };
-    this.#copy = new HeldCopy(session, restoreOptions(request.order, travel, []));
+    const inherited = this.#keys.map((key, index) => ({ key, fd: session.inheritedFd(1 + index) }));
+    this.#copy = new HeldCopy(session, restoreOptions(request.order, travel, inherited));
     await this.#copy.held(life);
+    this.#stdio?.appendAlways();
   }
 
   /** Behind the line only: goes forward until the copy runs. Throws `take-over-impossible` when that fails for good; the images stay. */
@@ -137,6 +151,7 @@ export class CopyMaker implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#copy?.kill();
     await this.#session?.[Symbol.asyncDispose]();
+    this.#stdio?.discard();
   }
 
   /** The primed engine has not been asked yet: early READY (dangers.md 41). */

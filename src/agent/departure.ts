@@ -293,11 +293,14 @@ export class LocalDeparture implements Departure {
     const journal = this.#journal;
     if (primed === null || journal === null) throw new Error('the departure is not set up');
     const { session } = primed;
+    const facts = parseTravellingFacts(request.treeFacts);
     const criuLocks = this.#criuLocks();
     const travel = {
       imagesDir: `/proc/self/fd/${session.inheritedFd(0)}`,
       tcpEstablished: request.tcpEstablished,
       networkLock: criuLocks ? ('nftables' as const) : ('skip' as const),
+      // Pipes are dumped whoever is at their other end; a terminal only with its keeper, unless it is said to be external.
+      external: facts.stdio.flatMap(({ key, kind }) => (kind === 'terminal' ? [key] : [])),
     };
     return {
       rootPid: request.order.pid,
@@ -314,7 +317,7 @@ export class LocalDeparture implements Departure {
       addresses: this.#addresses,
       journal,
       hooks: this.#hooks,
-      filesToHash: this.#plan.hashWrittenFiles ? parseTreeFacts(parseTravellingFacts(request.treeFacts).tree) : null,
+      filesToHash: this.#plan.hashWrittenFiles ? parseTreeFacts(facts.tree) : null,
       lockTableOf: criuLocks ? lockTableRunId : null,
     };
   }

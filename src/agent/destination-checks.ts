@@ -2,6 +2,7 @@
 import { canRestore, type Engine, formatVersion, parseVersion } from '../criu/engine.js';
 import { messageOf } from '../failure/phaul-error.js';
 import { stateDirectory } from '../host/state.js';
+import type { MigrationOrder } from '../migration/order.js';
 import type { Finding, LandingRequest } from '../migration/ports.js';
 import { checkAddressOnDestination } from '../network/address-checks.js';
 import { checkConnectionsOnDestination } from '../network/connection-checks.js';
@@ -10,7 +11,8 @@ import { listAddresses, listInterfaces } from '../network/interfaces.js';
 import { compareSysctls, readNetworkSysctls } from '../network/sysctls.js';
 import { checkDestination } from '../preflight/destination-checks.js';
 import { parseTreeFacts } from '../preflight/tree-facts.js';
-import { parseTravellingFacts } from './travelling-facts.js';
+import { checkCpu, ignoresCpu } from './cpu-check.js';
+import { parseTravellingFacts, type TravellingFacts } from './travelling-facts.js';
 
 export interface LandingCheck {
   readonly hostName: string;
@@ -32,7 +34,7 @@ export async function checkLanding(request: LandingRequest, check: LandingCheck)
       { host, stateFolder: stateDirectory(), comparesFrozenFiles: true },
       signal,
     ),
-    checkEngine(facts.engineVersion, check),
+    checkEngines(facts, request.order, check),
   ]);
   const connections = facts.network.connections as readonly TreeConnection[];
   const { order } = request;
@@ -59,6 +61,13 @@ function needsOf(connections: readonly TreeConnection[], request: LandingRequest
     listeners: connections.some((each) => each.state === 'listen'),
     tcpEstablished: request.tcpEstablished,
   };
+}
+
+/** The CPU is asked about only where there is an engine that can tell. */
+async function checkEngines(facts: TravellingFacts, order: MigrationOrder, check: LandingCheck): Promise<Finding[]> {
+  const findings = await checkEngine(facts.engineVersion, check);
+  if (findings.length > 0 || facts.cpuInfo === null || ignoresCpu(order.engine.cpuCap)) return findings;
+  return await checkCpu(facts.cpuInfo, await check.engine(), order.engine.cpuCap, check.hostName);
 }
 
 async function checkEngine(theirs: string, { hostName, engine }: LandingCheck): Promise<Finding[]> {

@@ -21,12 +21,19 @@ export interface Travel {
   readonly networkLock: 'skip' | 'nftables';
 }
 
+export interface DumpTravel extends Travel {
+  /** Keys of what the destination replaces, where CRIU must be told at the dump. */
+  readonly external: readonly string[];
+}
+
 export function dumpOptions(
   order: MigrationOrder,
-  travel: Travel,
+  travel: DumpTravel,
   needs: EngineNeeds,
   pageServerFd: number,
 ): DumpOptions {
+  // The checks raise a limit that is too low for what is there, and say so.
+  const ghostLimit = needs.ghostLimit ?? order.engine.ghostLimit;
   return {
     ...common(order, travel),
     pid: order.pid,
@@ -35,10 +42,8 @@ export function dumpOptions(
     fileLocks: order.engine.fileLocks || needs.fileLocks,
     linkRemap: order.engine.linkRemap || needs.linkRemap,
     extUnixSk: order.engine.extUnixSk || needs.extUnixSk,
-    ...((order.engine.ghostLimit ?? needs.ghostLimit) === null
-      ? {}
-      : { ghostLimit: order.engine.ghostLimit ?? needs.ghostLimit ?? 0 }),
-    external: [...order.engine.external],
+    ...(ghostLimit === null ? {} : { ghostLimit }),
+    external: [...order.engine.external, ...travel.external],
   };
 }
 
@@ -55,6 +60,7 @@ export function restoreOptions(
     linkRemap: true,
     extUnixSk: true,
     inheritFds,
+    external: [...order.engine.external],
     leaveStopped: order.startStopped,
   };
 }

@@ -12,6 +12,7 @@ import { readSockets, type SocketEntry, socketsOf, type TreeSockets } from '../n
 import { readNetworkSysctls } from '../network/sysctls.js';
 import { comparedWhenFrozen } from '../preflight/file-checks.js';
 import { inspectTree, type OpenMigration, type TreeInspection } from '../preflight/inspect-tree.js';
+import { describeCpu, ignoresCpu } from './cpu-check.js';
 import { LocalDeparture } from './departure.js';
 import type { EngineNeeds } from './engine-options.js';
 import type { TravellingFacts } from './travelling-facts.js';
@@ -56,6 +57,8 @@ export class LocalSource implements SourceHost, AsyncDisposable {
     const facts: TravellingFacts = {
       network: network?.facts ?? { connections: [], loopbackPorts: [], sysctls: await readNetworkSysctls() },
       engineVersion: formatVersion(this.#parts.engine.version),
+      cpuInfo: tree.tasks.length === 0 ? null : await this.#cpuInfo(order),
+      stdio: inspection.stdio,
       tree: inspection.facts,
     };
     const hasConnections = facts.network.connections.some((each) =>
@@ -90,6 +93,11 @@ export class LocalSource implements SourceHost, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#inspection?.[Symbol.asyncDispose]();
+  }
+
+  /** Asked for once an agent: a CPU does not change. */
+  async #cpuInfo({ engine }: MigrationOrder): Promise<string | null> {
+    return ignoresCpu(engine.cpuCap) ? null : await describeCpu(this.#parts.engine);
   }
 
   async #inspectNetwork(

@@ -81,7 +81,9 @@ export function addMigrateOptions(command: Command): Command {
     .option('--ghost-limit <size>', 'largest deleted file that is carried: 1M, 512K', size)
     .option('--ext-unix-sk', 'allow unix sockets to outsiders')
     .addOption(repeatable('--external <what>', 'external resource', collected))
-    .addOption(repeatable('--inherit-fd <what>', 'inherited descriptor', collected))
+    .addOption(
+      repeatable('--inherit-fd <PATH:KEY>', 'file of the destination in place of what KEY names', collectedInherited),
+    )
     .option('--root <PATH>', 'root of the mount namespace')
     .addOption(new Option('--manage-cgroups <mode>', 'cgroups').choices(cgroupModes).default('ignore'))
     .option('--cpu-cap <mask>', 'CPU compatibility mask', wholeNumber)
@@ -154,6 +156,11 @@ function repeatable(
 }
 
 function collected(value: string, before: readonly string[]): string[] {
+  return [...before, value];
+}
+
+function collectedInherited(value: string, before: readonly string[]): string[] {
+  if (!/^\/[^:]*:./.test(value)) throw new InvalidArgumentError('write PATH:KEY, as in /var/log/job.log:pipe:[12345]');
   return [...before, value];
 }
 

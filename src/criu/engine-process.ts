@@ -25,6 +25,14 @@ export interface EnginePlan {
   readonly launcher?: readonly string[];
 }
 
+/** The program that keeps a job's terminal. */
+export interface TerminalKeeper {
+  /** Its cgroup v2 folder; null: where the caller is. */
+  readonly cgroup: string | null;
+  /** File to which what the job writes is appended; null: thrown away. */
+  readonly output: string | null;
+}
+
 /** How a process ended; both null: it is not our child and nobody told. */
 export interface EngineExit {
   readonly code: number | null;
@@ -88,12 +96,13 @@ export class EngineProcess {
   }
 
   /**
-   * With a terminal and a session for a restore with `shellJob`; the program that leads the session enters `keeperCgroup`
-   * and ends with the job. Throws `engine-not-started`.
+   * With a terminal and a session for a restore with `shellJob`; the program that leads the session ends with the job.
+   * Throws `engine-not-started`.
    */
-  static async startOnTerminal(plan: EnginePlan, keeperCgroup: string | null): Promise<EngineProcess> {
-    const script = `${enter}; terminal=$1; shift; exec "$terminal" /bin/sh -c '${enter}; exec "$@"' sh "$@"`;
-    const words = [keeperCgroup ?? '', join(packageRoot, 'build', 'phaul-terminal'), plan.cgroup ?? ''];
+  static async startOnTerminal(plan: EnginePlan, keeper: TerminalKeeper): Promise<EngineProcess> {
+    const script = `${enter}; terminal=$1 output=$2; shift 2; exec "$terminal" --output "$output" /bin/sh -c '${enter}; exec "$@"' sh "$@"`;
+    const terminal = [join(packageRoot, 'build', 'phaul-terminal'), keeper.output ?? '/dev/null'];
+    const words = [keeper.cgroup ?? '', ...terminal, plan.cgroup ?? ''];
     const { child, near } = launch(plan, script, 'pipe', words);
     if (child.pid === undefined || child.stdout === null) throw notStarted(near, plan, child);
     child.unref();

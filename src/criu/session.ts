@@ -16,7 +16,7 @@
 import { PhaulError } from '../failure/phaul-error.js';
 import type { TimedStep } from '../migration/ports.js';
 import { Conversation } from './conversation.js';
-import { type EngineExit, type EnginePlan, EngineProcess, inheritedFd } from './engine-process.js';
+import { type EngineExit, type EnginePlan, EngineProcess, inheritedFd, type TerminalKeeper } from './engine-process.js';
 import type { NotifyHandler } from './notifications.js';
 import {
   type CheckOptions,
@@ -67,9 +67,9 @@ export class EngineSession implements AsyncDisposable {
     return new EngineSession(await EngineProcess.startApart(plan), plan);
   }
 
-  /** The same on a terminal of its own, for a restore with `shellJob`; the terminal's keeper enters `keeperCgroup`. */
-  static async startOnTerminal(plan: SessionPlan, keeperCgroup: string | null): Promise<EngineSession> {
-    return new EngineSession(await EngineProcess.startOnTerminal(plan, keeperCgroup), plan);
+  /** The same on a terminal of its own, for a restore with `shellJob`; see `EngineProcess`. */
+  static async startOnTerminal(plan: SessionPlan, keeper: TerminalKeeper): Promise<EngineSession> {
+    return new EngineSession(await EngineProcess.startOnTerminal(plan, keeper), plan);
   }
 
   /** CRIU's pid in the caller's pid namespace. */

@@ -67,6 +67,8 @@ export interface Addon {
   pidfdSignal(pidfd: number, signal: number): void;
   /** A duplicate of another process's descriptor: the same open file, connection or repair mode. */
   pidfdGetfd(pidfd: number, targetFd: number): number;
+  /** Adds O_APPEND to an open file, for all who share it: of a duplicate, for the process that it was taken from. */
+  appendAlways(fd: number): void;
   exitWatch(pidfd: number, onExit: () => void): ExitWatch;
   /** getsockopt(TCP_REPAIR); false for a descriptor that is not a TCP socket. */
   tcpInRepair(fd: number): boolean;

@@ -11,6 +11,7 @@ import { checkRoot } from './root-checks.js';
 import { socketInode } from './sharing-checks.js';
 import { mappedThing, type Snapshot, takeSnapshot } from './snapshot.js';
 import { sourceChecks } from './source-checks.js';
+import { type StdioEnd, stdioEnds } from './stdio.js';
 import { ptysInside } from './terminal-checks.js';
 import type { TreeFacts } from './tree-facts.js';
 
@@ -28,6 +29,8 @@ export interface TreeInspection extends AsyncDisposable {
   /** Sum of RSS, bytes. */
   readonly memoryBytes: number;
   readonly needs: TreeNeeds;
+  /** What `--stdio` rewires on the destination. */
+  readonly stdio: readonly StdioEnd[];
   /** For the destination's checks: JSON. */
   readonly facts: string;
   readonly findings: readonly Finding[];
@@ -78,6 +81,7 @@ export async function inspectTree(
     tree: treeOf(snapshot),
     memoryBytes: facts.memory.resident,
     needs,
+    stdio: stdioEnds(snapshot, order),
     facts: JSON.stringify(facts),
     findings,
     [Symbol.asyncDispose]: () => nonces[Symbol.asyncDispose](),
@@ -89,6 +93,7 @@ function nothing(finding: Finding): TreeInspection {
     tree: { bootId: bootId(), pidNamespace: pidNamespace('self'), tasks: [] },
     memoryBytes: 0,
     needs: noNeeds,
+    stdio: [],
     facts: '{}',
     findings: [finding],
     [Symbol.asyncDispose]: async () => {},

@@ -6,7 +6,7 @@ import { isShared, isWritable } from '../host/mappings.js';
 import type { Finding } from '../migration/ports.js';
 import type { Look } from './look.js';
 import { heldThing, mappedThing, type Outsider, type SeenFile } from './snapshot.js';
-import { isNamedByOperator, isRewired } from './stdio.js';
+import { hasBothEnds, isNamedByOperator, isRewired } from './stdio.js';
 
 const stdioRemedy =
   'start it with its input and output in files, or say --stdio null or --stdio file:PATH for descriptors 0-2';
@@ -18,7 +18,8 @@ export function checkSharedFiles({ snapshot, order, say }: Look): Finding[] {
     const thing = heldThing(file.target, () => file.stat);
     const outsider = thing === null ? undefined : snapshot.heldOutside.get(thing);
     if (thing === null || outsider === undefined || findings.has(thing)) continue;
-    if (isRewired(file, order) || isNamedByOperator(file, order.engine)) continue;
+    const rewired = isRewired(file, order) && !(file.target.startsWith('pipe:') && hasBothEnds(snapshot, file.target));
+    if (rewired || isNamedByOperator(file, order.engine)) continue;
     const finding = sharedFile(file, outsider, say, order.shellJob);
     if (finding !== null) findings.set(thing, finding);
   }

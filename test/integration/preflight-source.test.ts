@@ -127,7 +127,7 @@ describe('danger 12: things shared with outsiders', () => {
     await using rewired = await inspect(child, { stdio: { kind: 'null' } });
     expect(blockers(rewired.findings)).toEqual([]);
     const pipe = /pipe:\[\d+\]/.exec(finding?.what ?? '')?.[0] ?? '';
-    const engine = { ...defaultEngineOptions, inheritFd: [`fd[7]:${pipe}`] };
+    const engine = { ...defaultEngineOptions, inheritFd: [`/dev/null:${pipe}`] };
     await using named = await inspect(child, { engine });
     expect(blockers(named.findings)).toEqual([]);
     // The same pipe inside one tree is fine.

@@ -55,7 +55,7 @@ describe('the command line of migrate', () => {
     const engine =
       '--timeout 2m --hook /h --id m7 --file-locks --link-remap --ghost-limit 2M --ext-unix-sk --external a --external b';
     const last =
-      '--inherit-fd c --root /r --manage-cgroups soft --cpu-cap 3 --lsm-profile l --evasive-devices --force-irmap';
+      '--inherit-fd /c:pipe:[7] --root /r --manage-cgroups soft --cpu-cap 3 --lsm-profile l --evasive-devices --force-irmap';
     const made = await order(...[words, more, engine, last].join(' ').split(' '));
     expect(made).toEqual({
       id: 'm7',
@@ -84,7 +84,7 @@ describe('the command line of migrate', () => {
         ghostLimit: 2 ** 21,
         extUnixSk: true,
         external: ['a', 'b'],
-        inheritFd: ['c'],
+        inheritFd: ['/c:pipe:[7]'],
         root: '/r',
         manageCgroups: 'soft',
         cpuCap: 3,
