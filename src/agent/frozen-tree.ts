@@ -233,7 +233,14 @@ export class DepartingTree implements FrozenTree {
       // The pidfds below do the same; the leaf is the quicker way.
       this.#timeline.mark(`cgroup.kill failed: ${String(thrown)}`);
     }
-    for (const handle of this.#handles) killed = handle.signal(sigkill) || killed;
+    for (const handle of this.#handles) {
+      try {
+        killed = handle.signal(sigkill) || killed;
+      } catch (thrown) {
+        // One that cannot be signalled must not undo what has killed the others: then the line is crossed.
+        this.#timeline.mark(`SIGKILL to ${handle.task.pid} failed: ${String(thrown)}`);
+      }
+    }
     if (!killed) {
       throw new PhaulError({
         code: 'not-killed',

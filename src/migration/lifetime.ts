@@ -37,6 +37,8 @@ export class Lifetime implements Disposable {
 
   /** `work`, or the reason of the end if that comes first. The work itself must watch `signal` to stop. */
   async race<T>(work: Promise<T>): Promise<T> {
+    // When the end comes first nobody waits for it any more: its failure would be an unhandled one, and end the agent.
+    work.catch(() => undefined);
     this.throwIfEnded();
     let onAbort: (() => void) | undefined;
     const ended = new Promise<never>((_, reject) => {

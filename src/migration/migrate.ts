@@ -74,17 +74,20 @@ export async function migrate(
     }
 
     phases.move('restoring');
-    await Promise.all([landing.restoreAndHold(frozen.delivered, life), frozen.intend()]);
+    // Raced as a whole: a disk that hangs under the intent must not hold the frozen tree beyond its time (dangers.md 7).
+    await life.race(Promise.all([landing.restoreAndHold(frozen.delivered, life), frozen.intend()]));
     life.throwIfEnded();
 
     frozen.kill();
     // ------------- the line: SIGKILL is pending on every task; from here on only the destination may run -------------
+    // COMMIT comes before anything that could fail: a landing that was never told to take over is undone when the story
+    // leaves, and the copy there is the only one now.
+    const takenOver = settled(takeOverUntilItRuns(landing, whatWasCaught(frozen), remark));
     phases.move('committing');
     life.clearDeadline('max-freeze');
-    const takenOver = takeOverUntilItRuns(landing, frozen.caughtPackets(), remark);
     const buried = bury(frozen, source, order);
     phases.move('taking-over');
-    const [taken, graveRemarks] = await Promise.all([settled(takenOver), buried]);
+    const [taken, graveRemarks] = await Promise.all([takenOver, buried]);
     if (taken.failure !== null) throw taken.failure;
     const running = taken.value;
     const frozenMs = taken.at - frozenSince(frozen);
@@ -179,6 +182,15 @@ export class MigrationRefused extends PhaulError {
       first ? { phase: 'checking', host: first.host, fate: { kind: 'untouched' } } : null,
     );
     this.blockers = blockers;
+  }
+}
+
+/** Packets that cannot be had are sent again by TCP; they are no reason to stop here. */
+function whatWasCaught(frozen: FrozenTree): CaughtPackets {
+  try {
+    return frozen.caughtPackets();
+  } catch {
+    return { packets: [], lost: 1 };
   }
 }
 

@@ -28,6 +28,8 @@ class World {
   copyRuns = false;
   failing: Step | null = null;
   commitFailures = 0;
+  packetsFail = false;
+  intendHangs = false;
   onStep: (step: string) => void = () => {};
 
   step(name: string): void {
@@ -102,12 +104,18 @@ class World {
             return {
               delivered: [],
               timeline: [],
-              intend: async () => this.step('intend'),
+              intend: async () => {
+                this.step('intend');
+                if (this.intendHangs) await new Promise(() => {});
+              },
               kill: () => {
                 this.step('kill');
                 this.sourceAlive = false;
               },
-              caughtPackets: () => ({ packets: [], lost: 0 }),
+              caughtPackets: () => {
+                if (this.packetsFail) throw new Error('the interface has gone');
+                return { packets: [], lost: 0 };
+              },
               bury: async () => {
                 this.step('bury');
                 return { timeline: [], remarks: [] };
@@ -183,6 +191,38 @@ describe('the story', () => {
     await world.run();
     expect(world.log.filter((entry) => entry === 'takeOver')).toHaveLength(4);
     expect(world.copyRuns).toBe(true);
+  });
+
+  test('danger 1: whatever fails just behind the line, the landing is told to take over and never undone', async () => {
+    const world = new World();
+    world.packetsFail = true;
+    await world.run();
+    expect(world.copyRuns).toBe(true);
+
+    const other = new World();
+    const { source, destination } = other.hosts();
+    using life = new Lifetime();
+    const told = migrate({ ...defaultOrder, id: 'm1', pid: 7 }, source, destination, life, (event) => {
+      if (event.kind === 'phase' && event.phase === 'committing') throw new Error('whoever watches has gone');
+    });
+    await expect(told).rejects.toMatchObject({ place: { fate: { kind: 'undecided' } } });
+    expect(other.copyRuns).toBe(true);
+    expect(other.log).not.toContain('landing.undone');
+  });
+
+  test('danger 7: a disk that hangs under the intent does not hold the frozen tree', async () => {
+    const world = new World();
+    world.intendHangs = true;
+    const { source, destination } = world.hosts();
+    using life = new Lifetime();
+    world.onStep = (step) => {
+      if (step === 'intend')
+        setTimeout(() => life.end(new PhaulError({ code: 'max-freeze', what: 'too long', remedy: 'none' })), 5);
+    };
+    const told = migrate({ ...defaultOrder, id: 'm1', pid: 7 }, source, destination, life, () => {});
+    await expect(told).rejects.toMatchObject({ code: 'max-freeze' });
+    expect(world.sourceAlive).toBe(true);
+    expect(world.log).toContain('resumed');
   });
 
   test('danger 7: an end that comes at any step before the kill is honoured, afterwards it changes nothing', async () => {
