@@ -137,6 +137,8 @@ export class Incoming implements AsyncDisposable {
     this.#maker = this.#undo.own('copy', maker);
     await maker.prime();
     await site.raise(this.#life.signal);
+    // An abort that came meanwhile waits for this to end and undoes it: it must not be taken for armed.
+    this.#life.throwIfEnded();
     this.#state = 'armed';
     breakpoint('armed');
   }
@@ -159,7 +161,10 @@ export class Incoming implements AsyncDisposable {
     const early = await sharesLockedFiles(parseTreeFacts(this.#facts.tree));
     if (!early) await this.#maker?.restore(this.#life);
     this.#timeline.mark('held');
+    this.#life.throwIfEnded();
     await this.#journal?.write({ record: 'ready' });
+    // READY is never told of what is being undone: the source would kill for it.
+    this.#life.throwIfEnded();
     this.#state = 'held';
     this.#timeline.mark('ready');
     breakpoint('held');
@@ -209,6 +214,8 @@ export class Incoming implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#state === 'committed') await this.#takenOver?.catch(() => undefined);
+    // READY was told: the source may have killed for it already. The images stay for whoever hears its word.
+    else if (this.#state === 'held') await this.#leaveToRecovery();
     else if (!isBehindCommit(this.#state)) await this.abort();
   }
 
@@ -260,34 +267,51 @@ export class Incoming implements AsyncDisposable {
 
   async #goForward(packets: CaughtPackets): Promise<Running> {
     this.#timeline.mark('commit received');
-    await this.#journal?.write({ record: 'committed' });
+    try {
+      await this.#journal?.write({ record: 'committed' });
+    } catch (thrown) {
+      // Nothing has happened yet: the next COMMIT tries it again.
+      this.#state = 'held';
+      this.#takenOver = null;
+      throw thrown;
+    }
     this.#timeline.mark('committed');
     breakpoint('committed');
     if (this.#maker === null) throw this.#refuse('take over');
     const { pid, replayed, remarks } = await this.#maker
       .letGo(packets, this.#timeline)
       .catch(async (thrown: unknown) => {
-        await this.#leaveToRecovery();
+        // What cannot even be given up is found by recovery; why the copy failed is the story.
+        await this.#leaveToRecovery().catch(() => undefined);
         throw thrown;
       });
     this.#timeline.mark('running');
     breakpoint('running');
-    await this.#journal?.write({ record: 'running', pid });
+    try {
+      await this.#journal?.write({ record: 'running', pid });
+    } catch (thrown) {
+      // It runs all the same; recovery would look and adopt it.
+      remarks.push(messageOf(thrown));
+    }
     this.#state = 'running';
     const kept = this.request.order.keepImages ? this.imagesFolder : null;
-    void this.#settle();
+    // What could not be tidied up is left to `phaul leftovers`; the agent goes on.
+    this.#settle().catch(() => undefined);
     return { pid, timeline: this.#timeline.steps, replayedPackets: replayed, remarks, imagesFolder: kept };
   }
 
   /** The images, the site and the journal stay; the lock goes, so that others can try. */
   async #leaveToRecovery(): Promise<void> {
     this.#state = 'left-to-recovery';
-    await this.#maker?.[Symbol.asyncDispose]();
-    this.#site?.leave();
-    this.#janitor?.takeOver();
     this.#undo.release(['landing site', 'copy', 'images', 'janitor']);
-    await this.#undo[Symbol.asyncDispose]();
-    this.#life[Symbol.dispose]();
+    try {
+      await this.#maker?.[Symbol.asyncDispose]();
+    } finally {
+      this.#site?.leave();
+      // The lock first, then the word to the janitor, which needs it.
+      await this.#undo[Symbol.asyncDispose]().finally(() => this.#janitor?.takeOver());
+      this.#life[Symbol.dispose]();
+    }
   }
 
   /** Announcements go on in the background; then everything but the copy and its cgroup goes. */
@@ -313,9 +337,12 @@ export class Incoming implements AsyncDisposable {
       note = messageOf(thrown);
       if (undone) throw asFailure(thrown, { code: 'left-behind', what: note, remedy: 'phaul leftovers --clean' });
     } finally {
-      await this.#journal?.write({ record: 'closed', outcome, note });
-      await this.#undo[Symbol.asyncDispose]();
-      this.#life[Symbol.dispose]();
+      try {
+        await this.#journal?.write({ record: 'closed', outcome, note });
+      } finally {
+        await this.#undo[Symbol.asyncDispose]();
+        this.#life[Symbol.dispose]();
+      }
     }
   }
 

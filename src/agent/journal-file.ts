@@ -10,9 +10,12 @@ const fileName = 'journal.jsonl';
 export class JournalFile implements Journal, AsyncDisposable {
   readonly #file: FileHandle;
   #writing: Promise<void> = Promise.resolve();
+  /** Behind the last whole record, bytes. */
+  #end: number;
 
-  private constructor(file: FileHandle) {
+  private constructor(file: FileHandle, end: number) {
     this.#file = file;
+    this.#end = end;
   }
 
   /** Creates the journal and makes its name durable; refuses an existing one. */
@@ -24,7 +27,7 @@ export class JournalFile implements Journal, AsyncDisposable {
       await using handle = await open(directory, 'r');
       await handle.sync();
     }
-    return new JournalFile(file);
+    return new JournalFile(file, 0);
   }
 
   /** Opens an existing journal to go on with it. A torn last line is cut off: its step did not happen. */
@@ -32,16 +35,25 @@ export class JournalFile implements Journal, AsyncDisposable {
     const path = join(folder, fileName);
     const text = await readFile(path, 'utf8');
     const file = await open(path, 'a', 0o600);
-    await file.truncate(Buffer.byteLength(text.slice(0, text.lastIndexOf('\n') + 1)));
-    return new JournalFile(file);
+    const end = Buffer.byteLength(text.slice(0, text.lastIndexOf('\n') + 1));
+    await file.truncate(end);
+    return new JournalFile(file, end);
   }
 
   /** Durable when it returns: fdatasync(2), about 0.2 ms. Records are written in the order of the calls. */
   write(entry: JournalEntry): Promise<void> {
     const line = `${JSON.stringify({ ...entry, at: nowMs() })}\n`;
     const written = this.#writing.then(async () => {
-      await this.#file.appendFile(line);
-      await this.#file.datasync();
+      try {
+        await this.#file.appendFile(line);
+        await this.#file.datasync();
+        this.#end += Buffer.byteLength(line);
+      } catch (cause) {
+        // A half-written line would make one broken line with the next record, and the whole journal unreadable.
+        // When even that fails the disk is lost, and `cause` says so.
+        await this.#file.truncate(this.#end).catch(() => undefined);
+        throw cause;
+      }
     });
     // The next record must not be refused because this one failed: the caller of this one is told.
     this.#writing = written.catch(() => undefined);
