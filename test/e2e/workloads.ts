@@ -2,11 +2,13 @@
  * The real programs that every release must move: source to destination and back again, with clients attached that know
  * the one right answer to each request.
  */
+
 import { chownSync, copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { StartOrder } from '../../src/lab/lab-host.js';
 import { packageRoot } from '../../src/native/addon.js';
+import { dumpableNode } from '../dumpable-node.js';
 import { ClientWitness, NumberedFileWitness, TargetWitness } from './workloads/witnesses.js';
 import { type Place, programOf, type Workload } from './workloads/workload.js';
 
@@ -83,10 +85,10 @@ const memcached: Workload = {
 
 const node: Workload = {
   name: 'node',
-  needs: [],
+  needs: dumpableNode === null ? [{ program: 'a node without io_uring', apt: 'nodejs' }] : [],
   flags: [],
   hasAddress: true,
-  start: (place) => startListening(place, [process.execPath, join(programs, 'counter.mjs'), ...whereTo(place)]),
+  start: (place) => startListening(place, [dumpableNode ?? '', join(programs, 'counter.mjs'), ...whereTo(place)]),
   attend: (place, client) => ClientWitness.start(client, 'http', place, connections),
 };
 

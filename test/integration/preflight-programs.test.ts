@@ -2,6 +2,7 @@
  * Programs as people run them, in a session of their own and with /dev/null for input and output: the checks must find
  * nothing against them. They listen on unix sockets only, so that nothing touches the machine's network.
  */
+
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,6 +10,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { treeOf } from '../../src/host/tasks.js';
 import { inspectTree } from '../../src/preflight/inspect-tree.js';
+import { dumpableNode } from '../dumpable-node.js';
 import { closingOthers, orderOf } from './preflight-actors.js';
 
 let folder = '';
@@ -73,9 +75,9 @@ const programs: readonly Program[] = [
   },
   {
     name: 'node',
-    binary: process.execPath,
+    binary: dumpableNode ?? 'node without io_uring',
     command: (socket) => [
-      process.execPath,
+      dumpableNode ?? '',
       '-e',
       `setInterval(() => require('fs').promises.stat('/'), 50); require('http').createServer((q, a) => a.end()).listen('${socket}')`,
     ],
