@@ -1,4 +1,5 @@
 /** What this host's journal says of a migration, to the other host and to recovery. */
+import { LeafCgroup } from '../host/cgroup.js';
 import { migrationFolder } from '../host/state.js';
 import { bootId, isDying, isSameTask } from '../host/tasks.js';
 import { type JournalState, stateOf } from '../migration/journal.js';
@@ -14,7 +15,19 @@ export function treeCondition(state: JournalState): TreeCondition {
   if (alive === tasks.length) return 'whole';
   // Before the freeze a tree may lose children by itself; its root is what counts.
   if (state.frozen === null) return tasks[0] !== undefined && isWhole(tasks[0]) ? 'whole' : 'all-dead';
+  if (wasLetGo(state, alive)) return 'whole';
   return alive === 0 ? 'all-dead' : 'partly-dead';
+}
+
+/**
+ * True when the frozen tree was thawed again: an abort was under way when its author died. Since then it lives its own
+ * life, and those of its tasks that have ended have ended by themselves; a copy of how it was is worth nothing any more.
+ */
+function wasLetGo({ prepared, sourceDead }: JournalState, alive: number): boolean {
+  if (!prepared?.cgroup || sourceDead) return false;
+  const frozen = LeafCgroup.at(prepared.cgroup).frozenByOrder;
+  // A leaf that is gone was removed behind a thaw, or went with its container: then nothing of the tree is alive.
+  return frozen === null ? alive > 0 : !frozen;
 }
 
 /** The kill at the line is pending for a while before a task with much memory is gone: such a one is dead already (dangers.md 1). */

@@ -6,7 +6,7 @@ import { LeafCgroup } from '../host/cgroup.js';
 import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
 import { migrationFolder } from '../host/state.js';
-import { isSameTask, readStat, readStatus } from '../host/tasks.js';
+import { bootId, isSameTask, readStat, readStatus } from '../host/tasks.js';
 import type { JournalState } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
 import { decideSource } from '../migration/recovery.js';
@@ -106,8 +106,7 @@ function killRest(state: JournalState): void {
 async function bury(state: JournalState, journal: JournalFile): Promise<void> {
   killRest(state);
   for (const address of state.prepared?.addresses ?? []) await removeAddress(address);
-  const tasks = state.frozen?.tasks ?? state.opened.tasks;
-  while (tasks.some(isSameTask)) await delay(10);
+  while (livingTasks(state).length > 0) await delay(10);
   await journal.write({ record: 'source-dead' });
   if (state.frozen?.lockTable) await deleteLockTable(state.frozen.lockTable);
   await SourceFence.removeByName(state.opened.id);
@@ -126,6 +125,8 @@ async function close(
 }
 
 function livingTasks(state: JournalState): readonly TaskIdentity[] {
+  // Start times count from the boot: in another one a stranger can have both numbers (dangers.md 5).
+  if (state.opened.bootId !== bootId()) return [];
   return (state.frozen?.tasks ?? state.opened.tasks).filter(isSameTask);
 }
 

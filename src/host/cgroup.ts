@@ -117,6 +117,12 @@ export class LeafCgroup {
     return /^frozen 1$/m.test(this.#read('cgroup.events') ?? '');
   }
 
+  /** What was last asked of it, which `kill` and the end of its tasks do not change; null when it is gone. */
+  get frozenByOrder(): boolean | null {
+    const order = this.#read('cgroup.freeze');
+    return order === null ? null : order.trim() === '1';
+  }
+
   get populated(): boolean {
     return /^populated 1$/m.test(this.#read('cgroup.events') ?? '');
   }
