@@ -159,9 +159,11 @@ export class Lab implements AsyncDisposable {
     });
   }
 
-  /** Powers one host off, as pulling its plug would. Its state folder stays, `addHost` starts it again. */
+  /** Powers one host off, as pulling its plug would: not a packet leaves it. Its state folder stays, `addHost` starts it again. */
   async powerOff(host: LabHost): Promise<void> {
     this.#hosts.delete(host.name);
+    // First, or its kernel would end the connections of the processes that die.
+    await this.#onSwitch(['ip', 'link', 'del', `port-${host.name}`]);
     await host[Symbol.asyncDispose]();
   }
 

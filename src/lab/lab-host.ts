@@ -83,12 +83,18 @@ export class LabHost implements AsyncDisposable {
     return join(`/proc/${this.initPid}/root`, path);
   }
 
-  /** Starts a program in the host, as an operator's shell there would, in the cgroup `work` or `agent`. */
-  spawn(argv: readonly string[], options: RunOptions = {}, cgroup: 'work' | 'agent' = 'work'): HostProcess {
+  /** argv that enters the host and becomes `argv` there, in the cgroup `work` or `agent`. */
+  entering(argv: readonly string[], cgroup: 'work' | 'agent' = 'work'): string[] {
     const enter = ['nsenter', '-t', String(this.initPid), '-m', '-n', '-p', '-u', '-i'];
     const folder = this.#cgroup === null ? '' : join(this.#cgroup.folder, cgroup);
     if (this.#cgroup !== null) enter.push('-C');
-    const child = spawn('sh', ['-c', intoCgroup, 'sh', folder, ...enter, '--', ...argv], {
+    return ['sh', '-c', intoCgroup, 'sh', folder, ...enter, '--', ...argv];
+  }
+
+  /** Starts a program in the host, as an operator's shell there would. */
+  spawn(argv: readonly string[], options: RunOptions = {}, cgroup: 'work' | 'agent' = 'work'): HostProcess {
+    const [program = '', ...rest] = this.entering(argv, cgroup);
+    const child = spawn(program, rest, {
       cwd: '/',
       stdio: options.stdio ?? ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...this.environment, ...options.env },
