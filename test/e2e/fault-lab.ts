@@ -16,14 +16,14 @@ import { type JournalState, parseJournal, stateOf } from '../../src/migration/jo
 import type { MigrationEvent } from '../../src/migration/report.js';
 
 const memoryMib = 16;
-/** Where the wrapper looks for a fault to give to the next CRIU, inside each host. */
+/** Where the wrapper looks for a fault to give to CRIU, inside each host. */
 const criuFaultFile = '/run/phaul/criu-fault';
 
-/** Starts CRIU with the fault that lies ready, once (criu/include/fault-injection.h numbers them). */
+/** Starts CRIU with the fault that lies ready (criu/include/fault-injection.h numbers them). */
 const criuWrapper = `#!/bin/sh
 if [ -n "$LD_PRELOAD" ]; then PHAUL_CRIU_PRELOAD=$LD_PRELOAD; export PHAUL_CRIU_PRELOAD; unset LD_PRELOAD; fi
 if [ "$1" = swrk ] && [ -s ${criuFaultFile} ]; then
-  CRIU_FAULT=$(cat ${criuFaultFile}); export CRIU_FAULT; rm ${criuFaultFile}
+  CRIU_FAULT=$(cat ${criuFaultFile}); export CRIU_FAULT
 fi
 exec ${join(privatePrefix, 'bin', 'criu')} "$@"
 `;
@@ -40,7 +40,7 @@ export interface TrialPlan {
   /** Where an agent stops, and which. */
   readonly stop: { readonly at: Side; readonly step: Step } | null;
   readonly clients?: Partial<ClientOrder>;
-  /** CRIU's own fault, for the CRIU of that side's next migration. */
+  /** CRIU's own fault, for every CRIU on that side until `endFault`. */
   readonly criuFault?: { readonly at: Side; readonly number: number };
   readonly flags?: readonly string[];
 }
@@ -159,8 +159,8 @@ export class Trial implements AsyncDisposable {
     const clients = await LabClients.start(client, order);
     if (plan.criuFault !== undefined) {
       const { at, number } = plan.criuFault;
-      // The engine is proved before the fault lies ready: the fault is for the migration.
-      await faults.host(at).check(faults.host(at).phaulArgv(['engine']));
+      // Both engines are proved before the fault lies ready: the fault is for the migration.
+      await a.check(a.phaulArgv(['migrate', String(pid), 'b', '--move-address', address, '--dry-run']));
       writeFileSync(faults.host(at).outside(criuFaultFile), String(number));
     }
     return new Trial(faults, { ...facts, pid }, plan, { a: agentA, b: agentB }, clients);
@@ -234,6 +234,10 @@ export class Trial implements AsyncDisposable {
     await wake(agent);
     await agent.process.finished;
     this.#agents[side] = null;
+  }
+
+  endFault(): void {
+    for (const side of ['a', 'b'] as const) rmSync(this.#faults.host(side).outside(criuFaultFile), { force: true });
   }
 
   /** For an agent that was killed by other means. */
@@ -339,16 +343,20 @@ export class Trial implements AsyncDisposable {
     return this.#faults.host(side).isAlive(this.pid);
   }
 
-  /** Waits until every client has had an answer within the last half second. */
+  /** Waits until every client has had answers since this call, the last one within half a second. */
   async clientsGoOn(connections = 4, ms = 40_000): Promise<void> {
-    let seen = '';
+    let seen = await this.#connections();
+    const numbers = (key: string): number[] =>
+      [...seen.matchAll(new RegExp(`${key}:(\\d+)`, 'g'))].map((match) => Number(match[1]));
+    const before = numbers('bytes_received');
     await eventually(
       'every client is answered again',
       ms,
       async () => {
         seen = await this.#connections();
-        const silences = [...seen.matchAll(/lastrcv:(\d+)/g)].map((match) => Number(match[1]));
-        return silences.length >= connections && silences.every((silence) => silence < 500);
+        const after = numbers('bytes_received');
+        const answered = after.length === before.length && after.every((bytes, index) => bytes > (before[index] ?? 0));
+        return answered && after.length >= connections && numbers('lastrcv').every((silence) => silence < 500);
       },
       () => seen,
     );
