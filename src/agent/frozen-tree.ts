@@ -86,6 +86,7 @@ export class DepartingTree implements FrozenTree {
     });
     this.#dump = new HeldDump(gear.session, gear.options, {
       beforeFreeze: () => {
+        this.#gear.catcher?.forgetDelivered();
         this.#timeline.mark('freeze');
         breakpoint('before-freeze');
       },
@@ -178,6 +179,7 @@ export class DepartingTree implements FrozenTree {
 
   #closeNetwork(): void {
     this.#timeline.mark('frozen');
+    this.#gear.catcher?.forgetDelivered();
     this.#gear.fence?.close(this.#gear.addresses);
     this.#gear.catcher?.fenceIsClosed();
     this.#timeline.mark('fenced');

@@ -4,6 +4,7 @@
  */
 import { networkInterfaces } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoOf } from '../failure/phaul-error.js';
 import { addon } from '../native/addon.js';
 import { addressBytes } from './address.js';
 import { internetSum, pseudoHeaderSum } from './internet-checksum.js';
@@ -24,11 +25,22 @@ const icmpv6 = 58;
 // After the first: four more, the last at 1.5 s (dangers.md 14).
 const repeatAfterMs = [100, 300, 500, 600];
 
-/** Announces once, synchronously. A device that is not Ethernet has nobody to be told: nothing is sent, false. */
+// Errors of an interface that is down or gone (packet(7), ERRORS), or whose queue is full.
+const unsendable = new Set(['ENETDOWN', 'ENXIO', 'ENODEV', 'ENETUNREACH', 'ENOBUFS', 'EAGAIN']);
+
+/**
+ * Announces once, synchronously. A device that is not Ethernet or is down has nobody to be told: false. It is no failure:
+ * a copy that is let go must not be stopped by it.
+ */
 export function announceOnce(address: { readonly ip: string }, device: AnnouncingDevice): boolean {
   if (device.mac === null) return false;
-  for (const frame of announcementFrames(addressBytes(address), device.mac)) addon().sendFrame(device.index, frame);
-  return true;
+  try {
+    for (const frame of announcementFrames(addressBytes(address), device.mac)) addon().sendFrame(device.index, frame);
+    return true;
+  } catch (failure) {
+    if (!unsendable.has(errnoOf(failure) ?? '')) throw failure;
+    return false;
+  }
 }
 
 /**

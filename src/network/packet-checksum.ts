@@ -22,6 +22,9 @@ interface Transport {
 const tcp = 6;
 const udp = 17;
 const icmpv6 = 58;
+// Flags in the fourteenth byte of a TCP header (RFC 9293 3.1).
+const syn = 0x02;
+const ack = 0x10;
 const checksumAt = new Map([
   [tcp, 16],
   [udp, 6],
@@ -70,6 +73,12 @@ export function isTcp(packet: Uint8Array): boolean {
   const version = (packet[0] ?? 0) >> 4;
   if (version === 4) return packet[9] === tcp;
   return (transportOf(packet)?.protocol ?? packet[6]) === tcp;
+}
+
+/** True for a SYN that opens a connection. */
+export function opensConnection(packet: Uint8Array): boolean {
+  const transport = transportOf(packet);
+  return transport?.protocol === tcp && ((transport.segment[13] ?? 0) & (syn | ack)) === syn;
 }
 
 function transportOf(packet: Uint8Array): Transport | null {

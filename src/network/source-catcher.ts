@@ -5,7 +5,7 @@
 import type { CaughtPackets } from '../migration/ports.js';
 import { addon, type PacketCatcher } from '../native/addon.js';
 import { addressBytes } from './address.js';
-import { fixChecksums, isTcp } from './packet-checksum.js';
+import { fixChecksums, isTcp, opensConnection } from './packet-checksum.js';
 
 /** A moved address and the interface on which its packets come in. */
 export interface CatchPlace {
@@ -52,8 +52,17 @@ export class SourceCatcher implements Disposable {
   }
 
   /**
-   * Right after the fence was closed. What came before was delivered here as well: TCP knows its duplicates, any other
-   * protocol would be answered twice, so the rest of it is forgotten. Synchronous.
+   * While the fence is still open: what came so far was delivered here, and is in the image or answered, except for new
+   * connections that were held back. Synchronous; just before the freeze, so that little is left to look at in the
+   * window, and just before the fence is closed.
+   */
+  forgetDelivered(): void {
+    this.#take(opensConnection);
+  }
+
+  /**
+   * Right after the fence was closed. What came in the moment before may have been delivered here as well: TCP knows its
+   * duplicates, any other protocol would be answered twice, so the rest of it is forgotten. Synchronous.
    */
   fenceIsClosed(): void {
     this.#take((packet) => isTcp(packet));

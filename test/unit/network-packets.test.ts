@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { announcementFrames } from '../../src/network/announce.js';
 import { internetSum } from '../../src/network/internet-checksum.js';
 import { ipBytes } from '../../src/network/ip-address.js';
-import { destinationOf, fixChecksums, isTcp } from '../../src/network/packet-checksum.js';
+import { destinationOf, fixChecksums, isTcp, opensConnection } from '../../src/network/packet-checksum.js';
 
 const bytes = (hex: string) => Uint8Array.from(Buffer.from(hex.replaceAll(/\s/g, ''), 'hex'));
 const mac = bytes('02005e001122');
@@ -113,6 +113,32 @@ describe('danger 38c: checksums', () => {
         if (destination !== null) expect([4, 16]).toContain(destination.length);
       }),
     );
+  });
+});
+
+describe('danger 38c: what was delivered already is forgotten, a connection that was held back is not', () => {
+  const flags = { syn: 0x02, ack: 0x10, push: 0x08 };
+
+  function segment(version: 4 | 6, carried: number): Uint8Array {
+    const header = version === 4 ? 20 : 40;
+    const packet = Buffer.alloc(header + 20);
+    packet[0] = version === 4 ? 0x45 : 0x60;
+    packet[version === 4 ? 9 : 6] = 6;
+    packet.writeUInt16BE(version === 4 ? packet.length : 20, version === 4 ? 2 : 4);
+    packet[header + 13] = carried;
+    return packet;
+  }
+
+  test.each([4, 6] as const)('IPv%i: only a SYN without ACK opens a connection', (version) => {
+    expect(opensConnection(segment(version, flags.syn))).toBe(true);
+    expect(opensConnection(segment(version, flags.syn | flags.ack))).toBe(false);
+    expect(opensConnection(segment(version, flags.ack | flags.push))).toBe(false);
+  });
+
+  test('a datagram opens none', () => {
+    const datagram = segment(4, flags.syn);
+    datagram[9] = 17;
+    expect(opensConnection(datagram)).toBe(false);
   });
 });
 
