@@ -63,6 +63,7 @@ export class LocalDeparture implements Departure {
   readonly #dumpFolder: string;
   readonly #hooks: Hooks;
   #journal: JournalFile | null = null;
+  #janitor: JanitorLink | null = null;
   #leaf: LeafCgroup | null = null;
   #fence: SourceFence | null = null;
   #catcher: SourceCatcher | null = null;
@@ -112,9 +113,18 @@ export class LocalDeparture implements Departure {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const betweenLineAndGrave = this.#frozen !== null && !this.#frozen.livesHere && !this.#frozen.buried;
-    // Behind the line with a burial that did not end: fence, address and leaf are recovery's, which needs the lock.
-    if (betweenLineAndGrave) await this.#ownership[Symbol.asyncDispose]();
+    if (betweenLineAndGrave) await this.#leaveToRecovery();
     else await this.#undo[Symbol.asyncDispose]();
+  }
+
+  /** Behind the line with a burial that did not end: fence, address and leaf are recovery's, which needs the lock. CRIU holds but the dead. */
+  async #leaveToRecovery(): Promise<void> {
+    this.#undo.release(['ownership', 'journal', 'janitor', 'leaf cgroup', 'fence']);
+    try {
+      await this.#undo[Symbol.asyncDispose]();
+    } finally {
+      await this.#ownership[Symbol.asyncDispose]().finally(() => this.#janitor?.takeOver());
+    }
   }
 
   async #setUp(life: Lifetime): Promise<void> {
@@ -171,7 +181,7 @@ export class LocalDeparture implements Departure {
       addresses: [...this.#addresses],
     });
     const janitor = await JanitorLink.start(order.id, this.#folder, ground === null ? null : helpersOf(ground));
-    this.#undo.own('janitor', janitor);
+    this.#janitor = this.#undo.own('janitor', janitor);
 
     if (parent !== null) await this.#moveIntoLeaf(parent, leafName, origins);
     if (fenced) await this.#setUpFence(interfaces, life);

@@ -12,12 +12,15 @@ import { packageRoot } from '../native/addon.js';
 /** What the agent says when nothing is left to do; anything else at the end of the pipe means that it has died. */
 export const farewell = 'settled';
 const startMs = 10_000;
+const leaveMs = 5000;
 
 export class JanitorLink implements AsyncDisposable {
   readonly #child: ChildProcess;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
+    // A janitor that has died cannot hear anything, and need not; without a listener EPIPE would end the agent.
+    child.stdin?.on('error', () => undefined);
   }
 
   /**
@@ -57,7 +60,6 @@ export class JanitorLink implements AsyncDisposable {
 
   /** The agent gives up: the janitor does what it would do at the agent's death. */
   takeOver(): void {
-    this.#child.stdin?.on('error', () => undefined);
     this.#child.stdin?.destroy();
   }
 
@@ -65,9 +67,10 @@ export class JanitorLink implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const left = once(this.#child, 'exit');
-    // A janitor that has died meanwhile cannot hear it, and need not.
-    this.#child.stdin?.on('error', () => undefined);
     this.#child.stdin?.end(farewell);
+    // It has nothing left to do: one that does not hear (stopped, out of memory) must not hold the end of the migration.
+    const patience = setTimeout(() => this.#child.kill('SIGKILL'), leaveMs);
     await left;
+    clearTimeout(patience);
   }
 }
