@@ -43,6 +43,8 @@ async function engineHasLeft({ cgroup, pids }: CopyPlace): Promise<void> {
  * unmapped before a task runs code of its own (measured, CRIU 4.2: from `post-restore` on, whether CRIU lives or not).
  */
 function waitsInRestorer(pid: number): boolean {
+  // Not even as far as that: still a fork of CRIU, by its own name.
+  if (isEngine(pid)) return true;
   if (readStatus(pid)?.get('SigBlk') !== allSignals) return false;
   // Last field of /proc/PID/syscall (proc_pid_syscall(5)): the program counter. `running` while the task runs.
   const counter = (readProc(`/proc/${pid}/syscall`) ?? '').trim().split(' ').at(-1) ?? '';

@@ -127,7 +127,7 @@ export class CopyMaker implements AsyncDisposable {
       } catch (thrown) {
         site.closeNetwork();
         // CRIU's answer may be missing although it let the tasks go: then they are the process.
-        if ((await lookAtCopy(this.#place())) === 'running') {
+        if (this.#copy?.wasLetGo === true && (await lookAtCopy(this.#place())) === 'running') {
           site.openNetwork();
           if (replayed === null) replay();
           remarks.push(`CRIU ended without an answer, but the copy runs: ${messageOf(thrown)}`);

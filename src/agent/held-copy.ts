@@ -54,13 +54,18 @@ export class HeldCopy {
     return this.#held.promise;
   }
 
+  /** False: CRIU was never told to let it go, so whatever is there of it does not run. */
+  get wasLetGo(): boolean {
+    return this.#lettingGo !== null;
+  }
+
   /** Behind the line only. Returns the root's pid when the copy runs. */
   async letGo(how: LettingGo): Promise<number> {
     await this.#held.promise;
     // CRIU has died in the hold: nothing may be opened for a copy that never gets its sockets.
     if (this.#failure !== null) throw this.#failure;
-    this.#lettingGo = how;
     how.openNetwork();
+    this.#lettingGo = how;
     this.#decision.resolve(true);
     return await this.#response;
   }
@@ -68,8 +73,8 @@ export class HeldCopy {
   /** Before the line only: CRIU kills the half-built tasks and is gone when this returns. */
   async kill(): Promise<void> {
     this.#decision.resolve(false);
-    this.#session.closeSocket();
-    await this.#session.exited;
+    // Bounded: one that waits in the middle of its restore does not see that we have hung up, and is killed.
+    await this.#session[Symbol.asyncDispose]();
     await this.#response.catch((failure: unknown) => {
       if (!(failure instanceof PhaulError)) throw failure;
     });
