@@ -58,6 +58,8 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   readonly #log: Logger;
   readonly #outgoing = new Map<string, Outgoing>();
   readonly #incoming = new Map<string, Incoming>();
+  /** Landings that are being prepared: they count already when the next one asks for the same pids or addresses. */
+  readonly #arriving = new Set<LandingRequest>();
   readonly #running = new Set<Promise<void>>();
 
   readonly #rounds: NodeJS.Timeout;
@@ -71,7 +73,9 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   // ---- operator ----
 
   async migrate(order: MigrationOrder, destination: string, tell: Tell, ssh: SshCredentials | null): Promise<void> {
-    await this.#refuseSecondOwner(order);
+    const known = (await readJournal(migrationFolder(order.id))).length > 0;
+    // From the look to the entry nothing is awaited, or two orders for one tree could both pass.
+    this.#refuseSecondOwner(order, known);
     const outgoing = new Outgoing(order, destination);
     this.#outgoing.set(order.id, outgoing);
     const run = this.#run(outgoing, ssh).finally(() => this.#running.delete(run));
@@ -154,17 +158,29 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
 
   async prepare(request: LandingRequest, caller: Caller, _signal: AbortSignal): Promise<Reservation> {
     const { id } = request.order;
-    if (this.#incoming.has(id))
+    if (this.#incoming.has(id) || [...this.#arriving].some((each) => each.order.id === id))
       throw new PhaulError({
         code: 'migration-busy',
         what: `migration ${id} is here already`,
         remedy: 'choose another id',
       });
-    const { incoming, token } = await Incoming.prepare(request, caller, {
-      engine: await this.#engine(),
-      door: this.door,
-    });
-    this.#incoming.set(id, incoming);
+    const busy = this.#busyWith(request);
+    if (busy !== null)
+      throw new PhaulError({
+        code: 'target-busy',
+        what: `migration ${busy} brings the same pid or address here`,
+        remedy: `wait for it, or phaul cancel ${busy} on its source`,
+      });
+    this.#arriving.add(request);
+    let token: Uint8Array;
+    try {
+      const parts = { engine: await this.#engine(), door: this.door };
+      const prepared = await Incoming.prepare(request, caller, parts);
+      this.#incoming.set(id, prepared.incoming);
+      token = prepared.token;
+    } finally {
+      this.#arriving.delete(request);
+    }
     this.#forgetOld(this.#incoming, (each) => each.state === 'undone' || each.state === 'running');
     return { pageToken: token };
   }
@@ -279,21 +295,34 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
 
   /** Landings whose source has fallen silent before READY are given up; what nobody works on any more is taken up. */
   async #lookAround(): Promise<void> {
+    for (const [id, incoming] of [...this.#incoming]) {
+      try {
+        await this.#lookAt(id, incoming);
+      } catch (thrown) {
+        // The others, and recovery, must not starve behind one that fails every time.
+        this.#log.error({ id, err: thrown }, 'a look at a landing has failed; the next one follows');
+      }
+    }
     try {
-      for (const [id, incoming] of this.#incoming) {
-        if (!incoming.mayGiveUp || Date.now() - incoming.lastHeard < silentMs) continue;
-        this.#log.warn({ id }, 'the source has fallen silent before READY: given up');
-        await incoming.abort();
-      }
-      for (const incoming of this.#incoming.values()) {
-        if (incoming.state === 'held' && Date.now() - incoming.lastHeard >= heldSilentMs)
-          await this.#askSourceOf(incoming);
-      }
       for (const recovery of await this.recover(null, false)) {
         if (recovery.settled) this.#log.warn(recovery, 'recovered');
       }
     } catch (thrown) {
       this.#log.error({ err: thrown }, 'a look at open migrations has failed; the next one follows');
+    }
+  }
+
+  async #lookAt(id: string, incoming: Incoming): Promise<void> {
+    const silent = Date.now() - incoming.lastHeard;
+    if (incoming.mayGiveUp && silent >= silentMs) {
+      this.#log.warn({ id }, 'the source has fallen silent before READY: given up');
+      await incoming.abort();
+    } else if (incoming.state === 'held' && silent >= heldSilentMs) {
+      await this.#askSourceOf(incoming);
+    } else if (incoming.state === 'left-to-recovery') {
+      // Brought to its end by its janitor, or by a round of ours: its pids and its address are free for others again.
+      const state = stateOf(await readJournal(migrationFolder(id)));
+      if (state?.closed) this.#incoming.delete(id);
     }
   }
 
@@ -309,7 +338,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   }
 
   /** One owner per id, per tree (dangers.md 6). */
-  async #refuseSecondOwner(order: MigrationOrder): Promise<void> {
+  #refuseSecondOwner(order: MigrationOrder, known: boolean): void {
     const busy = [...this.#outgoing.values()].find((each) => !each.over && each.order.pid === order.pid);
     if (busy) {
       throw new PhaulError({
@@ -318,7 +347,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
         remedy: `phaul status ${busy.order.id} --watch, or phaul cancel ${busy.order.id}`,
       }).at(this.#notBegun());
     }
-    if (this.#outgoing.has(order.id) || (await readJournal(migrationFolder(order.id))).length > 0) {
+    if (this.#outgoing.has(order.id) || known) {
       throw new PhaulError({
         code: 'id-in-use',
         what: `there is a migration ${order.id} already`,
@@ -345,14 +374,15 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   #busyWith(request: LandingRequest): string | null {
     const pids = new Set(request.tree.tasks.map((task) => task.pid));
     const ips = new Set(request.order.addresses.map((address) => address.ip));
-    const other = [...this.#incoming.values()].find(
-      (each) =>
-        !['running', 'undone', 'images-kept'].includes(each.state) &&
-        each.request.order.id !== request.order.id &&
-        (each.request.tree.tasks.some((task) => pids.has(task.pid)) ||
-          each.request.order.addresses.some((address) => ips.has(address.ip))),
+    const open = [...this.#incoming.values()].filter(
+      (each) => !['running', 'undone', 'images-kept'].includes(each.state),
     );
-    return other?.request.order.id ?? null;
+    const other = [...open.map((each) => each.request), ...this.#arriving].find(
+      ({ order, tree }) =>
+        order.id !== request.order.id &&
+        (tree.tasks.some((task) => pids.has(task.pid)) || order.addresses.some((address) => ips.has(address.ip))),
+    );
+    return other?.order.id ?? null;
   }
 
   #landing(id: string): Incoming {

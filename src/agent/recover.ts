@@ -12,8 +12,16 @@ import { recoverLanding } from './recover-destination.js';
 import { recoverDeparture } from './recover-source.js';
 import type { RecoveryMeans } from './recovery-means.js';
 
-/** Null: no such migration here. Never touches one that somebody works on. */
+/** Null: no such migration here. Never touches one that somebody works on. Does not throw: it is tried again, and others wait behind it. */
 export async function recoverMigration(id: string, means: RecoveryMeans): Promise<Recovery | null> {
+  try {
+    return await recover(id, means);
+  } catch (thrown) {
+    return { id, did: `recovery failed: ${messageOf(thrown)}`, settled: false };
+  }
+}
+
+async function recover(id: string, means: RecoveryMeans): Promise<Recovery | null> {
   const folder = migrationFolder(id);
   const before = stateOf(await readJournal(folder));
   if (before === null) return null;
@@ -23,9 +31,5 @@ export async function recoverMigration(id: string, means: RecoveryMeans): Promis
   // Read again with the lock in hand: its last owner may just have closed it.
   const state = stateOf(await readJournal(folder));
   if (state === null || state.closed !== null) return { id, did: 'it is settled', settled: true };
-  try {
-    return state.opened.role === 'source' ? await recoverDeparture(state, means) : await recoverLanding(state, means);
-  } catch (thrown) {
-    return { id, did: `recovery failed: ${messageOf(thrown)}`, settled: false };
-  }
+  return state.opened.role === 'source' ? await recoverDeparture(state, means) : await recoverLanding(state, means);
 }
