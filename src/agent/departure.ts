@@ -93,6 +93,8 @@ export class LocalDeparture implements Departure {
 
   async freeze(sink: ImageSink, life: Lifetime): Promise<FrozenTree> {
     await this.#hooks.run('freeze', life.signal);
+    if (this.#plan.request.order.leaveRunning)
+      this.remarks.push(`criu restore -d ${plainRestore(this.#plan.request)} -D IMAGES restores them`);
     const sentBefore = sink.bytesSent;
     for (let attempt = 1; ; attempt++) {
       await this.#holdNewConnections();
@@ -325,6 +327,7 @@ export class LocalDeparture implements Departure {
       catcher: this.#catcher,
       replayer: this.#replayer,
       addresses: this.#addresses,
+      closesConnections: request.order.tcp === 'close',
       journal,
       hooks: this.#hooks,
       filesToHash: this.#plan.hashWrittenFiles ? parseTreeFacts(facts.tree) : null,
@@ -343,4 +346,13 @@ export class LocalDeparture implements Departure {
 function isLiving(pid: number): boolean {
   const stat = readStat(pid);
   return stat !== null && !hasEnded(stat);
+}
+
+/** What plain `criu restore` must be told about a dump of ours (criu(8)). */
+function plainRestore({ order, tcpEstablished }: LandingRequest): string {
+  const words = ['--manage-cgroups=ignore', '--file-locks', '--link-remap', '--ext-unix-sk'];
+  if (tcpEstablished) words.push('--tcp-established');
+  if (order.tcp === 'close') words.push('--tcp-close');
+  if (order.shellJob) words.push('--shell-job');
+  return words.join(' ');
 }

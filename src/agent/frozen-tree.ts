@@ -50,6 +50,8 @@ export interface FreezeGear {
   readonly catcher: SourceCatcher | null;
   readonly replayer: Replayer | null;
   readonly addresses: readonly PlacedAddress[];
+  /** `--tcp-close`: the clients are told that their connections end. */
+  readonly closesConnections: boolean;
   readonly journal: Journal;
   readonly hooks: Hooks;
   /** Of the tree's written files the destination wants hashes from the freeze; null: it has seen that they are the same. */
@@ -126,6 +128,7 @@ export class DepartingTree implements FrozenTree {
   kill(): void {
     if (this.#state !== 'held') throw new Error(`a tree that is ${this.#state} cannot be killed`);
     breakpoint('ready');
+    if (this.#gear.closesConnections) this.#gear.fence?.letConnectionsEnd(this.#gear.addresses);
     this.#killAll();
     this.#state = 'killed';
     this.#timeline.mark('killed');
@@ -142,6 +145,11 @@ export class DepartingTree implements FrozenTree {
     const remarks: string[] = [];
     // COMMIT leaves first: starting a program blocks this thread for some ms, and behind the fence nothing is urgent here.
     await delay(commitLeavesMs);
+    // Whoever waits on a closed connection learns of its end from the kernel here, as long as it has the address.
+    if (this.#gear.closesConnections) {
+      await this.#dump.finish();
+      await Promise.all(this.#handles.map((handle) => handle.exited()));
+    }
     // The fence stays until the address is gone, or the kernel would reset the clients' connections (dangers.md 14).
     await Promise.all(this.#gear.addresses.map((address) => removeAddress(address)));
     this.#timeline.mark('address removed');

@@ -63,6 +63,7 @@ export async function migrate(
     if (order.leaveRunning) {
       const imagesFolder = await landing.keepImages(frozen.delivered, life);
       phases.move('images-kept');
+      for (const text of departure.remarks) remark(text);
       return report({
         outcome: 'images-kept',
         pid: order.pid,
@@ -92,7 +93,7 @@ export async function migrate(
     const running = taken.value;
     const frozenMs = taken.at - frozenSince(frozen);
     phases.move('moved');
-    for (const text of [...running.remarks, ...graveRemarks]) remark(text);
+    for (const text of [...departure.remarks, ...running.remarks, ...graveRemarks]) remark(text);
     return report({ outcome: 'moved', pid: running.pid, landing, frozen, frozenMs, running });
 
     function report(facts: ReportFacts): Report {

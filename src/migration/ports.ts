@@ -137,6 +137,8 @@ export interface SourceVerdict {
 export interface Departure extends AsyncDisposable {
   /** Dumps through `sink`; returns with the tree frozen, its images delivered, CRIU held in `post-dump`. */
   freeze(sink: ImageSink, life: Lifetime): Promise<FrozenTree>;
+  /** Things that went less than well until now, or that the operator should know, in words. */
+  readonly remarks: readonly string[];
 }
 
 /** A frozen tree. Disposed before the line: it resumes, TCP included, and caught packets are replayed. After it: only tidies up. */

@@ -3,6 +3,7 @@
  * tables are installed while the tree runs; in the window only elements come and go (30-60 us each).
  *
  * `closed4`, `closed6`: addresses that nothing reaches and that say nothing.
+ * `farewell4`, `farewell6`: of these the end of a connection (FIN, RST) may still leave.
  * `closed_loopback`: holds the loopback device while TCP between `loopback_ports` over it is dropped.
  * `held4`, `held6`, `held_ports`: listeners that get no new connections.
  */
@@ -62,6 +63,8 @@ export function fenceScript(name: string, contents: FenceContents): string {
   return `table inet ${name} {
   set closed4 { type ipv4_addr; ${elements(texts(v4))} }
   set closed6 { type ipv6_addr; ${elements(texts(v6))} }
+  set farewell4 { type ipv4_addr; }
+  set farewell6 { type ipv6_addr; }
   set closed_loopback { type iface_index; ${elements(loopback)} }
   set loopback_ports { type inet_service; ${elements(ports)} }
   set held4 { type ipv4_addr . inet_service; }
@@ -86,6 +89,8 @@ export function fenceScript(name: string, contents: FenceContents): string {
   chain output {
     type filter hook output priority -300; policy accept;
     ${ofCriu}
+    tcp flags & (fin | rst) != 0 ip saddr @farewell4 accept
+    tcp flags & (fin | rst) != 0 ip6 saddr @farewell6 accept
     ip saddr @closed4 drop
     ip6 saddr @closed6 drop
     oif @closed_loopback ${loopbackTcp}
@@ -127,6 +132,12 @@ export function addressElements(address: { readonly ip: string }): readonly Fenc
     { family: 'inet', set: 'closed4', key },
     { family: 'arp', set: 'closed4', key },
   ];
+}
+
+/** Element that lets the ends of an address' connections out of a closed fence. */
+export function farewellElement(address: { readonly ip: string }): FenceElement {
+  const key = addressBytes(address);
+  return { family: 'inet', set: key.length === 16 ? 'farewell6' : 'farewell4', key };
 }
 
 /** Element that closes loopback TCP between the ports of the tree. The index of `lo` is 1 in every network namespace. */

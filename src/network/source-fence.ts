@@ -9,6 +9,7 @@ import {
   deleteElements,
   deleteFence,
   type FenceElement,
+  farewellElement,
   fenceName,
   installFence,
   type Listener,
@@ -54,6 +55,11 @@ export class SourceFence implements AsyncDisposable {
     const wanted = [...addresses.flatMap(addressElements), loopbackElement()];
     this.#closed.push(...wanted);
     addElements(this.name, wanted);
+  }
+
+  /** With the kill, where connections are closed rather than moved: the kernel tells the clients so. Synchronous. */
+  letConnectionsEnd(addresses: readonly { readonly ip: string }[]): void {
+    addElements(this.name, addresses.map(farewellElement));
   }
 
   /** Before the line: everything passes again. Synchronous; works after a `close` that failed half-way. */

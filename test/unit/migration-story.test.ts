@@ -99,6 +99,7 @@ class World {
       prepare: async () => {
         this.step('departure.prepare');
         return {
+          remarks: [],
           freeze: async () => {
             this.step('freeze');
             return {
