@@ -45,12 +45,12 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
         () => '',
         (failure: unknown) => ` (${state.opened.peer} was not told: ${messageOf(failure)})`,
       );
-      await resume(state);
+      const lost = await resume(state);
       const told = (await aborted) ?? ` (${state.opened.peer} could not be reached)`;
       await close(state, journal, 'undone');
       const did =
         action.do === 'resume-source' ? 'the process goes on here' : 'some tasks had died; the rest goes on here';
-      return { id, did: did + told, settled: true };
+      return { id, did: did + lost + told, settled: true };
     }
     case 'go-forward': {
       killRest(state);
@@ -76,22 +76,33 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
   }
 }
 
-/** Thaws a tree that is whole, with its sockets out of repair mode and its fence gone. */
-async function resume(state: JournalState): Promise<void> {
+/**
+ * Thaws a tree that is whole, with its sockets out of repair mode and its fence gone. One step that fails keeps no other
+ * from being made. Returns what was lost, in words; throws what is worth another try.
+ */
+async function resume(state: JournalState): Promise<string> {
   const leaf = state.prepared?.cgroup ? LeafCgroup.at(state.prepared.cgroup) : null;
   const tasks = livingTasks(state);
+  let lost = '';
   try {
     endRepairMode(tasks);
-    if (state.frozen?.lockTable) await deleteLockTable(state.frozen.lockTable);
-    await SourceFence.removeByName(state.opened.id);
-  } finally {
-    // Whatever failed: what is whole must not stay frozen.
-    leaf?.thaw();
+  } catch (thrown) {
+    // Those connections are gone for good, which must not cost the others theirs.
+    lost = ` (${messageOf(thrown)})`;
   }
+  const tables = [
+    state.frozen?.lockTable ? deleteLockTable(state.frozen.lockTable) : Promise.resolve(),
+    SourceFence.removeByName(state.opened.id),
+  ];
+  const gone = await Promise.allSettled(tables);
+  // Whatever failed: what is whole must not stay frozen.
+  leaf?.thaw();
+  for (const end of gone) if (end.status === 'rejected') throw end.reason;
   if (leaf?.exists) {
     leaf.moveBack(state.prepared?.origins ?? []);
     await leaf.remove();
   }
+  return lost;
 }
 
 function killRest(state: JournalState): void {

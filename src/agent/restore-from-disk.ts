@@ -31,7 +31,12 @@ export async function restoreFromDisk(
   if (!state.committed) await journal.write({ record: 'committed' });
   const site = await LandingSite.survey({ id, addresses: request.order.addresses, loopbackPorts }, neverAborted);
   const maker = new CopyMaker({ request, engine, imagesFolder, site });
-  const { pid, replayed, remarks } = await maker.letGo(packets, timeline);
+  const { pid, replayed, remarks } = await maker.letGo(packets, timeline).catch(async (thrown: unknown) => {
+    // It is tried again every few seconds: neither CRIU nor a TUN of this try may stay.
+    site.leave();
+    await maker[Symbol.asyncDispose]();
+    throw thrown;
+  });
   await journal.write({ record: 'running', pid });
   await site.settle(neverAborted);
   if (!request.order.keepImages) await rm(imagesFolder, { recursive: true, force: true });
