@@ -127,6 +127,14 @@ export class DepartingTree implements FrozenTree {
 
   kill(): void {
     if (this.#state !== 'held') throw new Error(`a tree that is ${this.#state} cannot be killed`);
+    // Without a leaf only CRIU's hold has kept the tasks still: since its end they have run on, and the copy is out of date.
+    if (this.#gear.leaf === null && this.#dump.ended) {
+      throw new PhaulError({
+        code: 'hold-lost',
+        what: 'CRIU has ended while it held the tree',
+        remedy: 'see the log of the kernel; try again, on a host with cgroup v2 if possible',
+      });
+    }
     breakpoint('ready');
     if (this.#gear.closesConnections) this.#gear.fence?.letConnectionsEnd(this.#gear.addresses);
     this.#killAll();
@@ -271,8 +279,12 @@ export class DepartingTree implements FrozenTree {
       if (end === 'without-an-answer') {
         // In the middle of its dump it has left the tasks to themselves: they must stand still while they are helped.
         if (this.#handles.length === 0) await leaf?.freeze();
-        endRepairMode(this.#tasks());
-        if (this.#runId !== null) await deleteLockTable(this.#runId);
+        // A socket that cannot be helped is lost; the table would block the others for ever.
+        try {
+          endRepairMode(this.#tasks());
+        } finally {
+          if (this.#runId !== null) await deleteLockTable(this.#runId);
+        }
       }
       fence?.lift();
       if (catcher !== null && replayer !== null) replayer.replay(catcher.drain());

@@ -26,9 +26,14 @@ export class HeldDump {
   readonly #held = deferred<void>();
   readonly #decision = deferred<boolean>();
   readonly #end: Promise<DumpEnd>;
+  #ended = false;
 
   constructor(session: EngineSession, options: DumpOptions, moments: DumpMoments) {
     this.#session = session;
+    // In the hold the conversation waits for us, and would not tell.
+    void session.exited.then(() => {
+      this.#ended = true;
+    });
     const response = session.dump(options, async ({ script }) => {
       if (script === 'pre-dump') moments.beforeFreeze();
       if (script === 'query-ext-files') moments.frozen();
@@ -51,6 +56,11 @@ export class HeldDump {
         return session.answered ? ('answered' as const) : ('without-an-answer' as const);
       },
     );
+  }
+
+  /** CRIU has no hand on the tree any more: it was killed, or has crashed. */
+  get ended(): boolean {
+    return this.#ended;
   }
 
   /** Resolves in the hold; rejects with what kept CRIU from getting there. */
