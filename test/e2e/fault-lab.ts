@@ -408,7 +408,7 @@ true
 `;
 
 /** nsenter(1) stops itself along with its child, and does not see that the child alone was told to go on. */
-async function wake(agent: LabAgent): Promise<void> {
+export async function wake(agent: LabAgent): Promise<void> {
   agent.process.child.kill('SIGCONT');
   await agent.process.kill('SIGCONT');
 }
