@@ -95,3 +95,11 @@ test('links between documents lead somewhere', () => {
     }
   }
 });
+
+test('README shows the output of the demo as it is today', () => {
+  const report = read('src/demo/demo-report.ts');
+  const titles = [...report.matchAll(/\bline\(\s*'([a-z ]+)'/g)].map(([, title = '']) => title);
+  expect(titles.length).toBeGreaterThan(8);
+  const missing = titles.filter((title) => title !== 'remark' && !read('README.md').includes(`\n      ${title} `));
+  expect(missing).toEqual([]);
+});
