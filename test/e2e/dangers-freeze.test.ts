@@ -5,8 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { exitCode } from '../../src/cli/exit-codes.js';
 import { LabAgent } from '../../src/lab/lab-agent.js';
-import { eventually, FaultLab, wake, whyNoFaults } from './fault-lab.js';
+import { FaultLab, whyNoFaults } from './fault-lab.js';
 import { expectWhole } from './fault-looks.js';
+import { eventually, wake } from './fault-trial.js';
 
 const reason = whyNoFaults();
 let faults: FaultLab;

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
 import type { LabHost } from '../../src/lab/lab-host.js';
-import type { FaultLab, Side, Trial } from './fault-lab.js';
+import type { FaultLab } from './fault-lab.js';
+import type { Side, Trial } from './fault-trial.js';
 
 /** The side on which the process lives; fails where it is not exactly one. */
 export function whereItLives(trial: Trial): Side {

@@ -1,7 +1,8 @@
 /** CRIU fails by its own fault injection, in the middle of its work (criu/include/fault-injection.h gives the numbers). */
 import { afterAll, beforeAll, describe, test } from 'vitest';
-import { FaultLab, type Side, whyNoFaults } from './fault-lab.js';
+import { FaultLab, whyNoFaults } from './fault-lab.js';
 import { expectWhole } from './fault-looks.js';
+import type { Side } from './fault-trial.js';
 
 const reason = whyNoFaults();
 

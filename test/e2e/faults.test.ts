@@ -6,8 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, test } from 'vitest';
 import type { Step } from '../../src/agent/breakpoint.js';
 import { soak } from '../sample.js';
-import { FaultLab, type Side, type Trial, whyNoFaults } from './fault-lab.js';
+import { FaultLab, whyNoFaults } from './fault-lab.js';
 import { expectWhole } from './fault-looks.js';
+import type { Side, Trial } from './fault-trial.js';
 
 const reason = whyNoFaults();
 
