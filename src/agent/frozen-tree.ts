@@ -219,12 +219,14 @@ export class DepartingTree implements FrozenTree {
     this.#recorded.catch(() => undefined);
     breakpoint('transferring');
     await this.#gear.hooks.run('frozen', this.#abort.signal);
+    this.#timeline.mark('tasks known');
     const delivery = Promise.all([
       pages,
       sendImages(this.#gear.dumpFolder, sink),
       this.#gear.filesToHash === null ? [] : sendWrittenFiles(this.#gear.filesToHash, sink, this.#abort.signal),
     ]);
     const [memory, images, written] = await orAborted(delivery, this.#abort.signal);
+    this.#timeline.mark('images sent');
     await orAborted(sink.flush(), this.#abort.signal);
     this.#delivered = [...memory, ...images, ...written];
     // The migration may have ended meanwhile, and the tree be back to life.
@@ -276,9 +278,10 @@ export class DepartingTree implements FrozenTree {
     );
     try {
       const end = await this.#dump.rollBack();
-      if (end === 'without-an-answer') {
+      if (end !== 'answered') {
         // In the middle of its dump it has left the tasks to themselves: they must stand still while they are helped.
-        if (this.#handles.length === 0) await leaf?.freeze();
+        if (this.#handles.length === 0 || end === 'stuck') await leaf?.freeze();
+        if (end === 'stuck') await this.#dump.kill();
         // A socket that cannot be helped is lost; the table would block the others for ever.
         try {
           endRepairMode(this.#tasks());

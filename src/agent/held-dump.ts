@@ -18,8 +18,16 @@ export interface DumpMoments {
   dumped(): Promise<void>;
 }
 
-/** How CRIU ended: by its own answer, or without one (killed, crashed), which may have left repair mode on. */
-export type DumpEnd = 'answered' | 'without-an-answer';
+/**
+ * How CRIU ended: by its own answer; without one (killed, crashed), which may have left repair mode on; or not at all,
+ * although it was told to.
+ */
+export type DumpEnd = 'answered' | 'without-an-answer' | 'stuck';
+
+/** An answer takes CRIU back within 100 ms. ms. */
+const answerMs = 2000;
+/** How long a CRIU that was hung up on may take to notice and to leave. ms. */
+const leaveMs = 10_000;
 
 export class HeldDump {
   readonly #session: EngineSession;
@@ -77,14 +85,29 @@ export class HeldDump {
   /** Before the line: CRIU takes its hands off the tree and puts its sockets back to work. */
   async rollBack(): Promise<DumpEnd> {
     this.#decision.resolve(false);
-    // Wherever CRIU is: at its next notification it finds the socket closed and rolls back.
-    const answered = await Promise.race([
-      this.#end,
-      new Promise<null>((resolve) => setTimeout(() => resolve(null), 2000)),
-    ]);
+    const answered = await within(this.#end, answerMs);
     if (answered !== null) return answered;
+    // Wherever CRIU is: at its next notification it finds the socket closed and rolls back.
     this.#session.closeSocket();
+    return (await within(this.#end, leaveMs)) ?? 'stuck';
+  }
+
+  /** For a CRIU that is stuck, with the tree standing still by other means: its death leaves sockets in repair mode. */
+  async kill(): Promise<void> {
+    process.kill(this.#session.pid, 'SIGKILL');
     await this.#session.exited;
-    return await this.#end;
+  }
+}
+
+/** Null when `work` takes longer. */
+async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(() => resolve(null), ms);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -1,7 +1,8 @@
 /** What this host's journal says of a migration, to the other host and to recovery. */
+import { PhaulError } from '../failure/phaul-error.js';
 import { LeafCgroup } from '../host/cgroup.js';
 import { migrationFolder } from '../host/state.js';
-import { bootId, isDying, isSameTask } from '../host/tasks.js';
+import { bootId, isDying, isSameTask, pidNamespace } from '../host/tasks.js';
 import { type JournalState, stateOf } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
 import type { DestinationWord, SourceWord, TreeCondition } from '../migration/recovery.js';
@@ -10,6 +11,7 @@ import { readJournal } from './journal-file.js';
 /** What is left of the tree that a journal of this host names. */
 export function treeCondition(state: JournalState): TreeCondition {
   if (state.opened.bootId !== bootId()) return 'another-boot';
+  if (state.opened.pidNamespace !== pidNamespace('self')) return seenFromOutside(state);
   const tasks = state.frozen?.tasks ?? state.opened.tasks;
   const alive = tasks.filter(isWhole).length;
   if (alive === tasks.length) return 'whole';
@@ -17,6 +19,16 @@ export function treeCondition(state: JournalState): TreeCondition {
   if (state.frozen === null) return tasks[0] !== undefined && isWhole(tasks[0]) ? 'whole' : 'all-dead';
   if (wasLetGo(state, alive)) return 'whole';
   return alive === 0 ? 'all-dead' : 'partly-dead';
+}
+
+/** The journal's pids mean nothing here; only the leaf tells whether anything of the tree is left. Throws `another-pid-namespace`. */
+function seenFromOutside({ opened, prepared }: JournalState): TreeCondition {
+  if (!prepared?.cgroup || !LeafCgroup.at(prepared.cgroup).populated) return 'another-boot';
+  throw new PhaulError({
+    code: 'another-pid-namespace',
+    what: `the tree of migration ${opened.id} lives in another pid namespace than this program`,
+    remedy: `run phaul recover ${opened.id} where its agent ran`,
+  });
 }
 
 /**

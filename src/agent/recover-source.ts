@@ -29,44 +29,37 @@ const commitMs = 60_000;
 export async function recoverDeparture(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
   const { id } = state.opened;
   await criuHasLeft(state);
-  // A whole tree goes on whatever the other host says, except COMMIT: only a frozen, dead or dying tree is worth the wait for its word.
+  const tree = treeCondition(state);
+  // COMMIT is only ever sent behind the kill: a whole tree goes on without waiting for the other host's word.
+  if (tree === 'whole' && state.closed === null) {
+    const lost = await resume(state);
+    return await undone(state, means, `the process goes on here${lost}`);
+  }
   await using link = await dialOrNull(state.opened.peer, means.config);
   const word = await askDestination(link, id);
-  const tree = treeCondition(state);
   const action = decideSource(state, tree, word);
-  await using journal = await JournalFile.reopen(migrationFolder(id));
   switch (action.do) {
     case 'nothing':
       return { id, did: 'it is settled', settled: true };
     case 'resume-source':
     case 'resume-rest': {
-      // Sent without waiting for its effect: the destination never runs without COMMIT.
-      const aborted = link?.rpc.call(rpc.abort, { id }, { timeoutMs: askMs }).then(
-        () => '',
-        (failure: unknown) => ` (${state.opened.peer} was not told: ${messageOf(failure)})`,
-      );
       const lost = await resume(state);
-      const told = (await aborted) ?? ` (${state.opened.peer} could not be reached)`;
-      await close(state, journal, 'undone');
-      const did =
-        action.do === 'resume-source' ? 'the process goes on here' : 'some tasks had died; the rest goes on here';
-      return { id, did: did + lost + told, settled: true };
+      return await undone(state, means, `some tasks had died; the rest goes on here${lost}`);
     }
     case 'go-forward': {
       killRest(state);
       if (link !== null) await link.rpc.call(rpc.takeOver, { id, packets: [], lost: 0 }, { timeoutMs: commitMs });
-      await bury(state, journal);
+      await bury(state);
       return { id, did: `the process runs on ${state.opened.peer}`, settled: true };
     }
     case 'tidy-up':
       if (state.sourceDead) {
-        await bury(state, journal);
+        await bury(state);
         return { id, did: 'nothing of the process is left here', settled: true };
       }
       // It ended by itself, or by a stranger's hand, before it could move: its address is this host's.
       await resume(state);
-      await close(state, journal, 'undone', 'the process has ended here before it could move');
-      return { id, did: 'the process has ended here before it could move', settled: true };
+      return await undone(state, means, 'the process has ended here before it could move');
     case 'ask-again':
       return {
         id,
@@ -74,6 +67,19 @@ export async function recoverDeparture(state: JournalState, means: RecoveryMeans
         settled: false,
       };
   }
+}
+
+/** Tells the destination, whose copy never runs without COMMIT whether it hears this or not, and closes the journal. */
+async function undone(state: JournalState, means: RecoveryMeans, did: string): Promise<Recovery> {
+  const { id, peer } = state.opened;
+  await using link = await dialOrNull(peer, means.config);
+  const told = await link?.rpc.call(rpc.abort, { id }, { timeoutMs: askMs }).then(
+    () => '',
+    (failure: unknown) => ` (${peer} was not told: ${messageOf(failure)})`,
+  );
+  await using journal = await JournalFile.reopen(migrationFolder(id));
+  await close(state, journal, 'undone', did);
+  return { id, did: did + (told ?? ` (${peer} could not be reached)`), settled: true };
 }
 
 /**
@@ -114,7 +120,8 @@ function killRest(state: JournalState): void {
 }
 
 /** Address first, then the fence: between them the kernel would reset the clients' connections (dangers.md 14). */
-async function bury(state: JournalState, journal: JournalFile): Promise<void> {
+async function bury(state: JournalState): Promise<void> {
+  await using journal = await JournalFile.reopen(migrationFolder(state.opened.id));
   killRest(state);
   for (const address of state.prepared?.addresses ?? []) await removeAddress(address);
   while (livingTasks(state).length > 0) await delay(10);

@@ -195,6 +195,9 @@ function whatWasCaught(frozen: FrozenTree): CaughtPackets {
   }
 }
 
+/** What the destination says when no repetition can help: the restore failed for good, or it knows nothing of this migration. */
+const hopeless: ReadonlySet<string> = new Set(['take-over-impossible', 'unknown-migration']);
+
 /** Behind the line there is no way but forward: the same COMMIT is sent until the destination says that the copy runs. */
 async function takeOverUntilItRuns(
   landing: Landing,
@@ -210,7 +213,7 @@ async function takeOverUntilItRuns(
         what: 'the destination did not answer COMMIT',
         remedy: 'restart the agent of the destination',
       });
-      if (failure.code === 'take-over-impossible') throw failure;
+      if (hopeless.has(failure.code)) throw failure;
       if (attempt === 0 || attempt % 20 === 0)
         remark(`COMMIT is sent again until the destination answers: ${failure.message}`);
       await new Promise((resolve) => setTimeout(resolve, Math.min(200 * 2 ** Math.min(attempt, 5), 5000)));

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { treeCondition } from '../../src/agent/journal-word.js';
-import { bootId, identitiesOf } from '../../src/host/tasks.js';
+import { bootId, identitiesOf, pidNamespace } from '../../src/host/tasks.js';
 import { type JournalRecord, type JournalState, stateOf } from '../../src/migration/journal.js';
 import type { TaskIdentity } from '../../src/migration/ports.js';
 
@@ -36,7 +36,7 @@ function frozenJournal(tasks: TaskIdentity[], boot = bootId()): JournalState {
       id: 'm1',
       role: 'source',
       bootId: boot,
-      pidNamespace: 1,
+      pidNamespace: pidNamespace('self'),
       tasks,
       rootPid: tasks[0]?.pid ?? 0,
       peer: 'b',
