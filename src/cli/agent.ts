@@ -47,7 +47,7 @@ async function startDaemon(config: string | null, logLevel: string): Promise<voi
   ]);
   const { runDirectory, stateDirectory } = loadConfig(config);
   const socketPath = socketPathIn(runDirectory);
-  const argv = [...agentArguments(config), '--log-level', logLevel];
+  const argv = agentArguments(config, logLevel);
   const started = await ensureDaemon({ socketPath, stateDirectory, argv });
   process.stdout.write(`${started ? 'started' : 'an agent answers already'}: ${socketPath}\n`);
 }

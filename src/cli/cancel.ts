@@ -12,7 +12,7 @@ export function addCancelCommand(program: Command): void {
         import('./local-agent.js'),
         import('../agent/rpc-service.js'),
       ]);
-      await using link = await connectAgent({ config, agent, start: false });
+      await using link = await connectAgent({ config, agent, start: null });
       await link.rpc.call(rpc.cancel, { id }, { timeoutMs: 30_000 });
       process.stdout.write(`${id} was asked to stop; \`phaul status ${id} --watch\` shows how it ends\n`);
     });

@@ -4,6 +4,7 @@ import { exitCode } from './exit-codes.js';
 import { table } from './terminal.js';
 
 interface LeftoversOptions {
+  readonly logLevel: string;
   readonly clean?: boolean;
   readonly json?: boolean;
   readonly config?: string;
@@ -17,12 +18,13 @@ export function addLeftoversCommand(program: Command): void {
     .option('--clean', 'remove what is safe to remove')
     .option('--json', 'JSON lines on stdout')
     .action(async (_options: unknown, command: Command) => {
-      const { clean = false, json = false, config = null, agent = null } = command.optsWithGlobals<LeftoversOptions>();
+      const options = command.optsWithGlobals<LeftoversOptions>();
+      const { clean = false, json = false, config = null, agent = null, logLevel } = options;
       const [{ connectAgent }, { rpc }] = await Promise.all([
         import('./local-agent.js'),
         import('../agent/rpc-service.js'),
       ]);
-      await using link = await connectAgent({ config, agent, start: true });
+      await using link = await connectAgent({ config, agent, start: { logLevel } });
       const { leftovers } = await link.rpc.call(rpc.leftovers, { clean });
       if (json) {
         for (const leftover of leftovers) process.stdout.write(`${JSON.stringify(leftover)}\n`);

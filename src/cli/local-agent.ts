@@ -8,8 +8,8 @@ export interface AgentChoice {
   readonly config: string | null;
   /** `--agent host[:port]`, by an operator certificate; null: the local one. */
   readonly agent: string | null;
-  /** True: a local agent is started when none answers. */
-  readonly start: boolean;
+  /** A local agent is started when none answers, and logs from this level on; null: none is started. */
+  readonly start: { readonly logLevel: string } | null;
 }
 
 /** Connects and says hello. Throws `no-agent` when none answers and none is to be started. */
@@ -23,8 +23,9 @@ export async function connectAgent(choice: AgentChoice): Promise<PeerLink> {
   const config = loadConfig(choice.config);
   if (choice.agent !== null) return dial(choice.agent, config);
   const socketPath = socketPathIn(config.runDirectory);
-  if (choice.start) {
-    await ensureDaemon({ socketPath, stateDirectory: config.stateDirectory, argv: agentArguments(choice.config) });
+  if (choice.start !== null) {
+    const argv = agentArguments(choice.config, choice.start.logLevel);
+    await ensureDaemon({ socketPath, stateDirectory: config.stateDirectory, argv });
   } else if (!(await answers(socketPath))) {
     throw new PhaulError({
       code: 'no-agent',
@@ -39,7 +40,8 @@ export async function connectAgent(choice: AgentChoice): Promise<PeerLink> {
 }
 
 /** Arguments of Node for an agent with the same configuration as this command. */
-export function agentArguments(config: string | null): string[] {
+export function agentArguments(config: string | null, logLevel: string): string[] {
   const [, program = ''] = process.argv;
-  return [...process.execArgv, program, 'agent', ...(config === null ? [] : ['--config', config])];
+  const named = config === null ? [] : ['--config', config];
+  return [...process.execArgv, program, 'agent', ...named, '--log-level', logLevel];
 }

@@ -6,6 +6,7 @@ import { addMigrateOptions, type MigrateOptions, orderFrom } from './migrate-opt
 import { Terminal } from './terminal.js';
 
 interface GlobalOptions {
+  readonly logLevel: string;
   readonly config?: string;
   readonly agent?: string;
 }
@@ -33,9 +34,9 @@ async function run(pid: string, destination: string, options: MigrateOptions, co
       import('./print-events.js'),
       import('../agent/ssh-login.js'),
     ]);
-  const { config = null, agent = null } = command.optsWithGlobals<GlobalOptions>();
+  const { config = null, agent = null, logLevel } = command.optsWithGlobals<GlobalOptions>();
   const terminal = new Terminal();
-  await using link = await connectAgent({ config, agent, start: true });
+  await using link = await connectAgent({ config, agent, start: { logLevel } });
   const { home, agentSocket } = ownSshCredentials();
   const request = { order: JSON.stringify(order), destination, sshHome: home, sshAgentSocket: agentSocket ?? '' };
 

@@ -4,6 +4,7 @@ import { exitCode } from './exit-codes.js';
 import { harmless } from './terminal.js';
 
 interface RecoverOptions {
+  readonly logLevel: string;
   readonly sourceIsDead?: boolean;
   readonly json?: boolean;
   readonly config?: string;
@@ -19,12 +20,12 @@ export function addRecoverCommand(program: Command): void {
     .option('--json', 'JSON lines on stdout')
     .action(async (id: string | undefined, _options: unknown, command: Command) => {
       const options = command.optsWithGlobals<RecoverOptions>();
-      const { sourceIsDead = false, json = false, config = null, agent = null } = options;
+      const { sourceIsDead = false, json = false, config = null, agent = null, logLevel } = options;
       const [{ connectAgent }, { rpc }] = await Promise.all([
         import('./local-agent.js'),
         import('../agent/rpc-service.js'),
       ]);
-      await using link = await connectAgent({ config, agent, start: true });
+      await using link = await connectAgent({ config, agent, start: { logLevel } });
       const { recoveries } = await link.rpc.call(rpc.recover, { id: id ?? '', sourceIsDead });
       for (const recovery of recoveries) {
         process.stdout.write(`${json ? JSON.stringify(recovery) : harmless(`${recovery.id}: ${recovery.did}`)}\n`);

@@ -29,7 +29,7 @@ async function run(id: string | undefined, _options: unknown, command: Command):
     import('./local-agent.js'),
     import('../agent/rpc-service.js'),
   ]);
-  await using link = await connectAgent({ config, agent, start: false });
+  await using link = await connectAgent({ config, agent, start: null });
   if (watch && id !== undefined) {
     const [{ follow }, { JsonPrinter, TextPrinter }] = await Promise.all([
       import('./follow.js'),

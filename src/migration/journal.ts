@@ -64,7 +64,7 @@ export const journalRecord = z.discriminatedUnion('record', [
     lockTable: z.string().nullable(),
     criuPid: z.number().int(),
   }),
-  /** Destination: the copy is complete and held, images verified on disk. Source: the destination has said so. */
+  /** Destination: the copy is complete and held, or can be made from images that are verified on its disk. */
   z.object({ record: z.literal('ready'), ...stamp }),
   /** Source: intent. Says only: look at the tasks. */
   z.object({ record: z.literal('committing'), ...stamp }),
