@@ -16,6 +16,7 @@ import { restoreOptions } from './engine-options.js';
 import { HeldCopy } from './held-copy.js';
 import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import type { LandingSite } from './landing-site.js';
+import { SetAside } from './set-aside.js';
 import { StdioEnds } from './stdio-ends.js';
 import { parseTravellingFacts } from './travelling-facts.js';
 
@@ -41,12 +42,14 @@ export class CopyMaker implements AsyncDisposable {
   readonly #plan: CopyPlan;
   #session: EngineSession | null = null;
   #copy: HeldCopy | null = null;
+  readonly #aside: SetAside;
   #stdio: StdioEnds | null = null;
   /** What the session inherits behind its images folder, in this order. */
   #keys: readonly string[] = [];
 
   constructor(plan: CopyPlan) {
     this.#plan = plan;
+    this.#aside = new SetAside(plan.request, plan.imagesFolder);
   }
 
   /** Starts CRIU in the copy's cgroup and lets it probe the kernel. Before the fence: its probe connects over loopback (dangers.md 17a). */
@@ -88,6 +91,7 @@ export class CopyMaker implements AsyncDisposable {
       tcpEstablished: request.tcpEstablished,
       networkLock: ownFence ? ('skip' as const) : ('nftables' as const),
     };
+    this.#aside.take();
     const inherited = this.#keys.map((key, index) => ({ key, fd: session.inheritedFd(1 + index) }));
     this.#copy = new HeldCopy(session, restoreOptions(request.order, travel, inherited));
     await this.#copy.held(life);
@@ -123,6 +127,7 @@ export class CopyMaker implements AsyncDisposable {
             replay();
           },
         });
+        this.#aside.discard();
         return { pid, replayed: replayed ?? 0, remarks };
       } catch (thrown) {
         site.closeNetwork();
@@ -131,6 +136,7 @@ export class CopyMaker implements AsyncDisposable {
           site.openNetwork();
           if (replayed === null) replay();
           remarks.push(`CRIU ended without an answer, but the copy runs: ${messageOf(thrown)}`);
+          this.#aside.discard();
           return { pid: request.order.pid, replayed: replayed ?? 0, remarks };
         }
         if (attempt >= restoreTries) {
@@ -152,6 +158,7 @@ export class CopyMaker implements AsyncDisposable {
     await this.#copy?.kill();
     await this.#session?.[Symbol.asyncDispose]();
     this.#stdio?.discard();
+    this.#aside.putBack();
   }
 
   /** The primed engine has not been asked yet: early READY (dangers.md 41). */

@@ -12,6 +12,7 @@ import { OwnedFd } from '../host/owned-fd.js';
 import { migrationFolder } from '../host/state.js';
 import { bootId, hasEnded, pidNamespace, readStat, treeOf } from '../host/tasks.js';
 import { lockTableRunId } from '../images/inventory.js';
+import { removeLinkRemaps } from '../images/link-remaps.js';
 import type { Lifetime } from '../migration/lifetime.js';
 import type { Departure, FrozenTree, ImageSink, LandingRequest } from '../migration/ports.js';
 import { addon } from '../native/addon.js';
@@ -337,6 +338,7 @@ export class LocalDeparture implements Departure {
 
   async #close(): Promise<void> {
     const outcome = this.#frozen?.buried ? 'moved' : 'undone';
+    if (outcome === 'undone') removeLinkRemaps(this.#dumpFolder);
     this.remarks.push(...(await this.#hooks.report(outcome)));
     await this.#journal?.write({ record: 'closed', outcome, note: '' });
     if (!this.#plan.request.order.keepImages) await rm(this.#dumpFolder, { recursive: true, force: true });

@@ -14,8 +14,10 @@ import { lookAtCopy } from './copy-look.js';
 import type { Recovery } from './duties.js';
 import { JournalFile, readJournal } from './journal-file.js';
 import { announceAll, clearSite } from './landing-site.js';
+import { parseLandingRequest } from './order-schema.js';
 import type { RecoveryMeans } from './recovery-means.js';
 import { restoreFromDisk } from './restore-from-disk.js';
+import { SetAside } from './set-aside.js';
 
 export async function recoverLanding(state: JournalState, means: RecoveryMeans): Promise<Recovery> {
   const { id, peer } = state.opened;
@@ -108,6 +110,7 @@ export async function undoLanding(id: string): Promise<void> {
 async function undo(state: JournalState, journal: JournalFile): Promise<void> {
   const { id } = state.opened;
   await clearSite(id, state.prepared?.addresses ?? [], null);
+  setAsideBy(state).putBack();
   await rm(`${migrationFolder(id)}/images`, { recursive: true, force: true });
   await journal.write({ record: 'closed', outcome: 'undone', note: 'by recovery' });
 }
@@ -121,6 +124,7 @@ async function adopt(state: JournalState, journal: JournalFile): Promise<void> {
   // Whoever let it go may have died before the neighbours were told; without that they wait for 107 s.
   await announceAll(addresses, neverAborted);
   await DestinationFence.removeByName(id);
+  setAsideBy(state).discard();
   await rm(`${migrationFolder(id)}/images`, { recursive: true, force: true });
   await journal.write({ record: 'closed', outcome: 'moved', note: 'adopted by recovery' });
 }
@@ -151,4 +155,9 @@ async function lockOf(id: string): Promise<MigrationLock> {
     what: `somebody works on migration ${id} on this host`,
     remedy: 'try again in a moment',
   });
+}
+
+/** What the agent before may have set aside. */
+function setAsideBy({ opened }: JournalState): SetAside {
+  return new SetAside(parseLandingRequest(JSON.stringify(opened.request)), `${migrationFolder(opened.id)}/images`);
 }

@@ -7,6 +7,7 @@ import { TaskHandle } from '../host/pidfd.js';
 import { endRepairMode } from '../host/repair.js';
 import { migrationFolder } from '../host/state.js';
 import { bootId, isSameTask, readStat, readStatus } from '../host/tasks.js';
+import { removeLinkRemaps } from '../images/link-remaps.js';
 import type { JournalState } from '../migration/journal.js';
 import type { TaskIdentity } from '../migration/ports.js';
 import { decideSource } from '../migration/recovery.js';
@@ -138,6 +139,7 @@ async function close(
   outcome: 'moved' | 'undone',
   note = 'by recovery',
 ): Promise<void> {
+  if (state.prepared?.imagesFolder && outcome === 'undone') removeLinkRemaps(state.prepared.imagesFolder);
   if (state.prepared?.imagesFolder) await rm(state.prepared.imagesFolder, { recursive: true, force: true });
   await journal.write({ record: 'closed', outcome, note });
 }

@@ -9,6 +9,7 @@ import { checkFiles } from './file-checks.js';
 import { findingsOf, type Say } from './finding.js';
 import { checkRoom } from './room-checks.js';
 import type { TreeFacts } from './tree-facts.js';
+import { readUnixSockets } from './unix-sockets.js';
 
 export interface Destination {
   /** Name of this host. */
@@ -34,6 +35,7 @@ export async function checkDestination(
     ...checkPids(facts, order.shellJob, say),
     ...checkTerminals(facts, say),
     ...checkUnixPaths(facts, say),
+    ...(await checkUnixPathsFree(facts, say, signal)),
     ...(await checkFiles(facts, order, destination, signal)),
     ...(await checkRoom(facts, destination.stateFolder, say)),
   ];
@@ -145,6 +147,27 @@ function checkTerminals(facts: TreeFacts, say: Say): Finding[] {
       why: 'A restored terminal gets its old number.',
       remedy: 'Close that terminal here, or give the host a devpts of its own (mount -t devpts -o newinstance).',
     }),
+  );
+}
+
+/** dangers.md 44: the restore unlinks the path, and whoever serves there now would never be reached again. */
+async function checkUnixPathsFree(facts: TreeFacts, say: Say, signal: AbortSignal): Promise<Finding[]> {
+  const here = facts.unixPaths.filter(({ path }) => statSync(path, { throwIfNoEntry: false })?.isSocket() === true);
+  if (here.length === 0) return [];
+  const sockets = [...(await readUnixSockets(signal)).values()];
+  const served = new Set(
+    sockets.flatMap(({ name, listening, type }) => (listening || type === 'datagram' ? [name] : [])),
+  );
+  return here.flatMap(({ path }) =>
+    served.has(path)
+      ? [
+          say('blocker', 'unix-path-taken', {
+            what: `A process here serves the socket ${path}, to which the tree is bound, too.`,
+            why: 'The restored tree would take the path away from it.',
+            remedy: 'End that process, or let one of the two use another path.',
+          }),
+        ]
+      : [],
   );
 }
 

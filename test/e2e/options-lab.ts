@@ -2,8 +2,9 @@
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Step } from '../../src/agent/breakpoint.js';
 import { type ClientOrder, LabClients, startServer } from '../../src/lab/clients.js';
-import type { Finished } from '../../src/lab/host-process.js';
+import type { Finished, HostProcess } from '../../src/lab/host-process.js';
 import { Lab } from '../../src/lab/hosts.js';
 import { LabAgent } from '../../src/lab/lab-agent.js';
 import type { LabHost } from '../../src/lab/lab-host.js';
@@ -43,13 +44,13 @@ export class OptionsLab implements AsyncDisposable {
   readonly client: LabHost;
   /** Seen by both hosts. */
   readonly folder: string;
-  readonly #agents: readonly LabAgent[];
+  readonly #agents: { a: LabAgent; b: LabAgent };
   #serial = 0;
 
   private constructor(
     lab: Lab,
     hosts: { a: LabHost; b: LabHost; client: LabHost },
-    agents: readonly LabAgent[],
+    agents: { a: LabAgent; b: LabAgent },
     folder: string,
   ) {
     this.lab = lab;
@@ -67,8 +68,8 @@ export class OptionsLab implements AsyncDisposable {
       chmodSync(folder, 0o755);
       const hosts = { a: await lab.addHost('a'), b: await lab.addHost('b'), client: await lab.addClient() };
       await lab.configureAgents();
-      const agents = await Promise.all([LabAgent.start(hosts.a), LabAgent.start(hosts.b)]);
-      return new OptionsLab(lab, hosts, agents, folder);
+      const [a, b] = await Promise.all([LabAgent.start(hosts.a), LabAgent.start(hosts.b)]);
+      return new OptionsLab(lab, hosts, { a, b }, folder);
     } catch (thrown) {
       await lab[Symbol.asyncDispose]();
       throw thrown;
@@ -90,6 +91,35 @@ export class OptionsLab implements AsyncDisposable {
     const { report, stderr, events } = await this.migrate(pid, flags);
     if (report === null) throw new Error(`not moved: ${stderr}\n${JSON.stringify(events.at(-1))}`);
     return report;
+  }
+
+  /** Starts a migration that the agent of b interrupts at `step`: it stops there until `goOn`. */
+  async migrateUpTo(step: Step, pid: number, flags: readonly string[]): Promise<HostProcess> {
+    const marker = this.b.outside('/run/phaul/breakpoint');
+    rmSync(marker, { force: true });
+    await this.goOn();
+    await this.#agents.b[Symbol.asyncDispose]();
+    this.#agents.b = await LabAgent.start(this.b, { PHAUL_BREAKPOINT: step });
+    const command = this.a.spawn(this.a.phaulArgv(['migrate', String(pid), 'b', '--json', ...flags]));
+    while (!existsSync(marker) && command.running) await new Promise((resolve) => setTimeout(resolve, 10));
+    if (!command.running) throw new Error(`it ended before ${step}: ${(await command.finished).stderr}`);
+    return command;
+  }
+
+  async goOn(): Promise<void> {
+    // nsenter(1) stops itself with its program.
+    this.#agents.b.process.child.kill('SIGCONT');
+    await this.#agents.b.process.kill('SIGCONT');
+  }
+
+  async killAgentOfB(): Promise<void> {
+    const killed = this.#agents.b.kill('SIGKILL');
+    this.#agents.b.process.child.kill('SIGCONT');
+    await killed;
+  }
+
+  async startAgentOfB(): Promise<void> {
+    this.#agents.b = await LabAgent.start(this.b);
   }
 
   async server(clients: Partial<ClientOrder> = {}): Promise<Server> {
@@ -136,7 +166,8 @@ export class OptionsLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const agent of this.#agents) await agent[Symbol.asyncDispose]();
+    await this.goOn();
+    for (const agent of [this.#agents.a, this.#agents.b]) await agent[Symbol.asyncDispose]();
     await this.lab[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }
