@@ -17,6 +17,7 @@ import { isHere, type PlacedAddress, removeAddress } from '../network/moved-addr
 import type { Leftover } from './duties.js';
 import { cgroupGround, helpersOf } from './helper-cgroup.js';
 import { readJournal } from './journal-file.js';
+import { namesOf } from './name-leftovers.js';
 
 /** One thing that is left; `remove` null: it must not be removed here, `note` says why. */
 interface Find {
@@ -41,6 +42,7 @@ export async function findLeftovers(clean: boolean): Promise<Leftover[]> {
     ...(await networkThings(known)),
     ...cgroups(known),
     ...(await images(known)),
+    ...names(known),
     ...openMigrations(known),
   ].filter(({ migration }) => !known.some(({ id, busy }) => busy && id === migration));
   return await Promise.all(finds.map((find) => settle(find, clean)));
@@ -193,6 +195,20 @@ async function images(known: readonly Known[]): Promise<Find[]> {
     }
   }
   return finds;
+}
+
+/** Names beside files of the tree: links that CRIU has made, and what a destination has set aside. */
+function names(known: readonly Known[]): Find[] {
+  return known.flatMap(({ id, state }) => {
+    const free = mayGo(id, known);
+    return namesOf(state.opened).map(({ kind, path, remove }) => ({
+      kind,
+      what: path,
+      migration: id,
+      note: free ? 'phaul leftovers --clean' : open,
+      remove: free ? async () => remove() : null,
+    }));
+  });
 }
 
 function openMigrations(known: readonly Known[]): Find[] {

@@ -68,8 +68,13 @@ export class SetAside {
   }
 
   #spare(path: string): string {
-    return join(dirname(path), `.phaul-${this.#id}-${basename(path)}`);
+    return join(dirname(path), setAsideName(this.#id, basename(path)));
   }
+}
+
+/** The second name of `path`, beside it. */
+export function setAsideName(id: string, path: string): string {
+  return `.phaul-${id}-${basename(path)}`;
 }
 
 /** Gives `from` a second name, unless it has it or there is no `from`. */

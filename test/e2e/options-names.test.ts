@@ -51,7 +51,7 @@ async function startWriter(): Promise<{ folder: string; pid: number }> {
 const lines = (folder: string): number => readFileSync(join(folder, 'kept'), 'utf8').split('\n').length;
 const remaps = (folder: string): string[] => readdirSync(folder).filter((name) => /remap|phaul/.test(name));
 
-test('danger 6: link-remap names are gone from both hosts after a move', async (context) => {
+test('link-remap names are gone from both hosts after a move', async (context) => {
   skipUnlessPossible(context);
   const { folder, pid } = await startWriter();
   const report = await lab.move(pid);
@@ -60,9 +60,19 @@ test('danger 6: link-remap names are gone from both hosts after a move', async (
   await expect.poll(() => lines(folder)).toBeGreaterThan(before + 3);
   expect(remaps(folder)).toEqual([]);
   await lab.kill(pid);
+
+  // As a run that was broken off would leave it.
+  writeFileSync(join(folder, 'link_remap.4711'), '');
+  for (const clean of [[], ['--clean']]) {
+    const { stdout } = await lab.a.phaul(['leftovers', ...clean]);
+    expect(stdout).toMatch(
+      new RegExp(`link-remap +${folder}/link_remap.4711 .*${clean.length > 0 ? 'removed' : 'there'}`),
+    );
+  }
+  expect(remaps(folder)).toEqual([]);
 });
 
-test('danger 6: link-remap names are gone from both hosts after an abort, and the file is whole', async (context) => {
+test('link-remap names are gone from both hosts after an abort, and the file is whole', async (context) => {
   skipUnlessPossible(context);
   const { folder, pid } = await startWriter();
   const command = await lab.migrateUpTo('held', pid, ['--id', 'remap-abort']);
