@@ -22,8 +22,9 @@ Exit codes:
   2  wrong command line
   3  refused by the checks or by the configuration, nothing was touched
   4  cancelled; the process goes on where it was
-  5  not decided where the process runs: phaul recover
+  5  not decided where the process runs, or it is held: phaul recover
   6  a host or its agent does not answer
+130  left by a second Ctrl-C; the agent goes on
 `;
 
 async function main(argv: readonly string[]): Promise<void> {
@@ -41,7 +42,10 @@ async function main(argv: readonly string[]): Promise<void> {
     )
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
-    .addHelpText('after', '\n`./phaul demo` in the source folder shows a whole migration on this machine.')
+    .addHelpText(
+      'after',
+      '\nIn the source folder: `./phaul demo` shows a whole migration on this machine, `./phaul test`, `./phaul setup`.',
+    )
     .addHelpText('afterAll', exitCodesText);
   for (const add of [
     addMigrateCommand,

@@ -68,7 +68,7 @@ export function addMigrateOptions(command: Command): Command {
     .option('--keep-images', 'keep the images on the destination')
     .option('--durable', 'write images through to the disk before the process is handed over')
     .option('--files-are-same', 'do not prove that files on both hosts are the same')
-    .option('--stop-unit', 'keep systemd from starting the service again here')
+    .option('--stop-unit', 'not implemented yet: mask the unit by hand, then --force')
     .option('--force', 'move although a supervisor may start a second copy')
     .option('--max-freeze <time>', 'longest freeze: 500ms, 30s, 2m (default 30 s + 15 s per GiB)', duration)
     .option('--timeout <time>', 'longest time until the freeze (default: none)', duration)
