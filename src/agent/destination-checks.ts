@@ -12,6 +12,7 @@ import { compareSysctls, readNetworkSysctls } from '../network/sysctls.js';
 import { checkDestination } from '../preflight/destination-checks.js';
 import { parseTreeFacts } from '../preflight/tree-facts.js';
 import { checkCpu, ignoresCpu } from './cpu-check.js';
+import { checkStdio } from './stdio-checks.js';
 import { parseTravellingFacts, type TravellingFacts } from './travelling-facts.js';
 
 export interface LandingCheck {
@@ -41,6 +42,7 @@ export async function checkLanding(request: LandingRequest, check: LandingCheck)
   return [
     ...engine,
     ...checkBusy(check),
+    ...checkStdio(order, host),
     ...order.addresses.flatMap((address) => checkAddressOnDestination(address, host, interfaces)),
     ...checkConnectionsOnDestination({
       host,

@@ -142,8 +142,8 @@ export class OptionsLab implements AsyncDisposable {
     );
   }
 
-  /** A program that counts into pipes, or (`terminal`) on a terminal, that stay on a. */
-  async ticker(where: 'pipes' | 'terminal'): Promise<Ticker> {
+  /** A program that counts into pipes or on a terminal that stay on a, or into files. */
+  async ticker(where: 'pipes' | 'terminal' | 'files'): Promise<Ticker> {
     this.#serial++;
     const folder = join(this.folder, String(this.#serial));
     mkdirSync(folder, { mode: 0o755 });
@@ -152,6 +152,10 @@ export class OptionsLab implements AsyncDisposable {
     if (where === 'pipes') {
       await this.a.run(['bash', '-c', behindPipes, 'bash', String(pid), folder], { stdio: 'ignore' });
       return new Ticker(this, pid, null, folder);
+    }
+    if (where === 'files') {
+      const order = { pid, folder, output: join(folder, 'first') };
+      return new Ticker(this, await this.a.startAtHighPid(['bash', join(folder, 'ticker.sh')], order), null, folder);
     }
     const argv = ['script', '-qfc', `exec bash ${join(folder, 'ticker.sh')}`, join(folder, 'outside-out')];
     const shown = await this.a.startAtHighPid(argv, { pid, folder });

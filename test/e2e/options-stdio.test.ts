@@ -1,5 +1,5 @@
 /** `--stdio`, `--shell-job`, `--inherit-fd`: what becomes of a program's pipes and terminals whose other end stays. */
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
 import type { LabHost } from '../../src/lab/lab-host.js';
@@ -74,29 +74,46 @@ test('--stdio file: both outputs go on at the end of the file', async (context) 
   expect(descriptor(lab.b, ticker.pid, 0)).toBe('/dev/null');
 });
 
-test('--stdio file: a folder that is not there is refused before the freeze; the program goes on', async (context) => {
-  skipUnlessPossible(context);
+test.each([
+  { flags: ['--stdio', 'file:/nowhere/output'], code: 'stdio-file-wrong' },
+  { flags: ['--stdio', 'file:/run'], code: 'stdio-file-wrong' },
+  { flags: ['--stdio', 'null', '--inherit-fd', '/nowhere:pipe:[1]'], code: 'inherit-fd-wrong' },
+])('$flags: refused by the checks', async ({ flags, code }) => {
+  if (reason !== null) return;
   await using ticker = await lab.ticker('pipes');
-  const { exitCode, stderr } = await lab.migrate(ticker.pid, ['--stdio', 'file:/nowhere/output']);
-  expect(exitCode, stderr).not.toBe(0);
-  expect(stderr).toContain('stdio-file-wrong');
+  const { exitCode, stderr } = await lab.migrate(ticker.pid, [...flags, '--dry-run']);
+  expect(exitCode, stderr).toBe(3);
+  expect(stderr).toContain(`(${code})`);
+});
+
+test('--stdio file: an abort leaves no file and no keeper behind, the program goes on', async (context) => {
+  skipUnlessPossible(context);
+  await using ticker = await lab.ticker('terminal');
+  const file = join(ticker.folder, 'inside');
+  const hooks = join(ticker.folder, 'hooks');
+  mkdirSync(hooks, { mode: 0o700 });
+  writeFileSync(join(hooks, 'refuse'), '#!/bin/sh\n[ "$PHAUL_PHASE" != freeze ]\n', { mode: 0o700 });
+  const { exitCode, stderr } = await lab.migrate(ticker.pid, ['--stdio', `file:${file}`, '--hook', hooks]);
+  expect(exitCode, stderr).toBe(1);
+  expect(stderr).toContain('hook-refused');
+  expect(existsSync(file)).toBe(false);
+  await expect.poll(() => keepers(lab.b)).toBe(0);
   const before = ticker.numbers('outside-out', 'out').length;
   await ticks(ticker, 'outside-out').toBeGreaterThan(before + 3);
 });
 
-test('--stdio file: an abort leaves no file behind', async (context) => {
+test('--external and --inherit-fd: a file of the destination takes the place of an open file', async (context) => {
   skipUnlessPossible(context);
-  await using ticker = await lab.ticker('pipes');
-  const file = join(ticker.folder, 'inside');
-  const { exitCode, stderr } = await lab.migrate(ticker.pid, [
-    '--stdio',
-    `file:${file}`,
-    '--inherit-fd',
-    '/nowhere:pipe:[1]',
-  ]);
-  expect(exitCode, stderr).not.toBe(0);
-  expect(stderr).toContain('inherit-fd-wrong');
-  expect(existsSync(file)).toBe(false);
+  await using ticker = await lab.ticker('files');
+  const file = join(ticker.folder, 'second');
+  writeFileSync(file, '');
+  await ticks(ticker, 'first').toBeGreaterThan(3);
+  const { ino } = statSync(join(ticker.folder, 'first'));
+  const info = readFileSync(lab.a.outside(`/proc/${ticker.pid}/fdinfo/1`), 'utf8');
+  const key = `file[${Number(/mnt_id:\s+(\d+)/.exec(info)?.[1]).toString(16)}:${ino.toString(16)}]`;
+  await lab.move(ticker.pid, ['--external', key, '--inherit-fd', `${file}:${key}`]);
+  await ticks(ticker, file).toBeGreaterThan(3);
+  expectOneRow(ticker, 'first', file, 'out');
 });
 
 test('--inherit-fd: a file of the destination takes the place of a pipe', async (context) => {
