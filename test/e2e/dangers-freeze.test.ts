@@ -58,7 +58,7 @@ test('danger 7: cancelled while frozen, the source goes on at once', limits, asy
   expect((await command.finished).exitCode).toBe(exitCode.cancelled);
   await trial.restartAgents();
   await trial.settled();
-  const clients = await trial.finishClients();
+  const clients = await trial.clients.finish();
   expect(clients).toMatchObject({ lost: 0, errors: 0, corrupt: 0, badPages: 0 });
   expect(clients.longestSilenceMs.max).toBeGreaterThan(1500);
   expect(clients.longestSilenceMs.max).toBeLessThan(2700);
@@ -140,7 +140,7 @@ test(
       await trial.settled();
       await trial.clientsGoOn();
       await sleep(300);
-      const clients = await trial.finishClients();
+      const clients = await trial.clients.finish();
       expect(clients).toMatchObject({ lost: 0, errors: 0, corrupt: 0, badPages: 0 });
       expect(clients.newConnections.failed).toBe(0);
       expect(clients.newConnections.ok).toBeGreaterThan(10);

@@ -26,7 +26,7 @@ export async function expectWhole(faults: FaultLab, trial: Trial, expected: Side
   const home = whereItLives(trial);
   if (expected !== null) expect(home, trial.logs()).toBe(expected);
   await trial.clientsGoOn();
-  const clients = await trial.finishClients();
+  const clients = await trial.clients.finish();
   expect(clients, trial.logs()).toMatchObject({ lost: 0, errors: 0, corrupt: 0, badPages: 0 });
   expect(clients.portsAfter.toSorted()).toEqual(clients.portsBefore.toSorted());
   expect(await leftBehind(faults, trial, home)).toEqual([]);

@@ -2,11 +2,12 @@
  * One trial of a fault lab: agents, a server, clients and an address of its own; an agent that stops where it was told to,
  * and hands on every party.
  */
+import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Step } from '../../src/agent/breakpoint.js';
-import { type ClientOrder, type ClientReport, LabClients, startServer } from '../../src/lab/clients.js';
+import { type ClientOrder, LabClients, startServer } from '../../src/lab/clients.js';
 import type { HostProcess } from '../../src/lab/host-process.js';
 import { LabAgent } from '../../src/lab/lab-agent.js';
 import type { LabHost } from '../../src/lab/lab-host.js';
@@ -93,6 +94,8 @@ export class Trial implements AsyncDisposable {
     const { a, client, lab } = faults;
     const { address, port } = facts;
     await lab.addAddress(a, address);
+    // Its last owner may have been b.
+    await client.check(['ip', 'neigh', 'flush', 'all']);
     const pid = await startServer(a, { address, port, memoryMib, dirtyRate: 200, pid: facts.pid });
     const order: ClientOrder = {
       address,
@@ -241,6 +244,19 @@ export class Trial implements AsyncDisposable {
     await this.#faults.host(side).check(['kill', '-9', ...pids.map(String)]);
   }
 
+  /** Lets the stopped agent go on, and kills a party `ms` later, by a shell that has been ready before. */
+  async goOnAndKill(party: 'agent' | 'engine', side: Side, ms: number): Promise<void> {
+    const pids = party === 'engine' ? await this.engines(side) : [await this.agent(side).process.pid()];
+    const script = `echo ready; read word; sleep ${ms / 1000}; kill -9 ${pids.join(' ')}; true`;
+    const killer = this.#faults.host(side).spawn(['sh', '-c', script], { stdio: ['pipe', 'pipe', 'pipe'] });
+    if (killer.child.stdout === null || killer.child.stdin === null) throw new Error('the shell has no pipes');
+    await once(killer.child.stdout, 'data');
+    killer.child.stdin.end('now\n');
+    await this.goOn();
+    await killer.finished;
+    if (party === 'agent') await this.forgetAgent(side);
+  }
+
   journal(side: Side): JournalState | null {
     const path = join(this.#faults.host(side).stateFolder, 'migrations', this.id, 'journal.jsonl');
     return existsSync(path) ? stateOf(parseJournal(readFileSync(path, 'utf8'))) : null;
@@ -308,10 +324,6 @@ export class Trial implements AsyncDisposable {
       },
       () => seen,
     );
-  }
-
-  async finishClients(): Promise<ClientReport> {
-    return await this.clients.finish();
   }
 
   logs(): string {
