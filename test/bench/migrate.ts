@@ -31,6 +31,8 @@ const small = await bench(4, runs);
 const large = await bench(32, runs);
 const script = await bench(32, scriptRuns, byScript);
 const open = await bench(32, quick ? 2 : 6, byPhaul, { mode: 'open', thinkMs: 50 });
+// An open loop mends a dropped packet by its next one; who thinks before it asks again would wait 200 ms (dangers.md 39).
+const thinking = await bench(32, quick ? 2 : 6, byPhaul, { mode: 'closed', thinkMs: 50 });
 
 print(`\nStall seen by 20 clients, ms (median of ${runs} moves to and fro)\n`);
 table(
@@ -40,6 +42,7 @@ table(
     row('phaul, 32 MiB', large),
     row('plain script, 32 MiB', script),
     row('phaul, 32 MiB, open loop (50 ms)', open),
+    row('phaul, 32 MiB, 50 ms of think time', thinking),
   ],
 );
 print('\nWhere each millisecond goes (32 MiB, median over the moves, ms since the step before)\n');
@@ -54,6 +57,7 @@ process.stdout.write(
     stall_ms_max: Math.max(...large.map((move) => move.worstMs)),
     script_stall_ms_p50: p50(script),
     open_loop_stall_ms_p50: p50(open),
+    think_50ms_stall_ms_p50: p50(thinking),
     orchestration_ms_p50: Number(median(orchestration).toFixed(1)),
     moves: large.length,
   })}\n`,

@@ -45,7 +45,7 @@ export function printSteps(reports: readonly Report[]): void {
       const here = line.find((each) => each.step === step);
       return here && line[0] ? [here.at - line[0].at] : [];
     });
-    return [step, median(spans).toFixed(1), median(since).toFixed(1)];
+    return [step, spans.length === 0 ? '' : median(spans).toFixed(1), median(since).toFixed(1)];
   });
   table(['step', 'ms', 'since freeze'], rows);
 }
