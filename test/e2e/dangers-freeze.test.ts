@@ -7,7 +7,8 @@ import { exitCode } from '../../src/cli/exit-codes.js';
 import { LabAgent } from '../../src/lab/lab-agent.js';
 import { FaultLab, whyNoFaults } from './fault-lab.js';
 import { expectWhole } from './fault-looks.js';
-import { eventually, wake } from './fault-trial.js';
+import { wake } from './fault-trial.js';
+import { eventually } from './fault-wait.js';
 
 const reason = whyNoFaults();
 let faults: FaultLab;

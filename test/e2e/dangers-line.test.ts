@@ -1,8 +1,10 @@
 /** Who runs: around the line there is never a second copy, and never none (research: dangers 1-4, 6). */
+import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FaultLab, whyNoFaults } from './fault-lab.js';
 import { expectWhole, whereItLives } from './fault-looks.js';
+import { eventually } from './fault-wait.js';
 
 const reason = whyNoFaults();
 let faults: FaultLab;
@@ -157,6 +159,33 @@ test(
     await trial.goOn();
     await expectWhole(faults, trial, 'b');
     expect(trial.startTime('b')).toBe(born);
+  },
+);
+
+test(
+  'danger 5: recovery never takes a stranger with the same pid for the process; a torn line did not happen',
+  limits,
+  async (context) => {
+    context.skip(reason !== null, reason ?? '');
+    await using trial = await faults.begin({ stop: { at: 'a', step: 'committing-written' } });
+    await trial.migrate();
+    await trial.journalSays('b', 'ready', (state) => state.ready);
+    await trial.killJanitor('a');
+    await trial.killAgent('a');
+    // CRIU rolls back by pid: it must have left before the pid is taken again.
+    await eventually('CRIU has left', 5000, async () => (await trial.engines('a')).length === 0);
+    await faults.a.check(['kill', '-9', String(trial.pid)]);
+    const sleeper = ['/bin/sleep', '300'];
+    expect(await faults.a.startAtHighPid(sleeper, { pid: trial.pid })).toBe(trial.pid);
+    const born = trial.startTime('a');
+    appendFileSync(trial.journalFile('a'), '{"record":"closed","at":1,"outco');
+    await trial.restartAgents();
+    await trial.recover();
+    await trial.settled();
+    expect(trial.isAliveOn('a')).toBe(true);
+    expect(trial.startTime('a')).toBe(born);
+    await faults.a.check(['kill', '-9', String(trial.pid)]);
+    await expectWhole(faults, trial, 'b');
   },
 );
 

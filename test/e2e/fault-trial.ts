@@ -14,8 +14,8 @@ import type { LabHost } from '../../src/lab/lab-host.js';
 import { type JournalState, parseJournal, stateOf } from '../../src/migration/journal.js';
 import type { MigrationEvent } from '../../src/migration/report.js';
 import type { FaultLab } from './fault-lab.js';
+import { eventually } from './fault-wait.js';
 
-const memoryMib = 16;
 /** Where the lab's CRIU looks for a fault to suffer, inside each host. */
 export const criuFaultFile = '/run/phaul/criu-fault';
 
@@ -96,7 +96,7 @@ export class Trial implements AsyncDisposable {
     await lab.addAddress(a, address);
     // Its last owner may have been b.
     await client.check(['ip', 'neigh', 'flush', 'all']);
-    const pid = await startServer(a, { address, port, memoryMib, dirtyRate: 200, pid: facts.pid });
+    const pid = await startServer(a, { address, port, memoryMib: 16, dirtyRate: 200, pid: facts.pid });
     const order: ClientOrder = {
       address,
       port,
@@ -257,8 +257,12 @@ export class Trial implements AsyncDisposable {
     if (party === 'agent') await this.forgetAgent(side);
   }
 
+  journalFile(side: Side): string {
+    return join(this.#faults.host(side).stateFolder, 'migrations', this.id, 'journal.jsonl');
+  }
+
   journal(side: Side): JournalState | null {
-    const path = join(this.#faults.host(side).stateFolder, 'migrations', this.id, 'journal.jsonl');
+    const path = this.journalFile(side);
     return existsSync(path) ? stateOf(parseJournal(readFileSync(path, 'utf8'))) : null;
   }
 
@@ -378,20 +382,6 @@ true
 export async function wake(agent: LabAgent): Promise<void> {
   agent.process.child.kill('SIGCONT');
   await agent.process.kill('SIGCONT');
-}
-
-/** Looks every 20 ms until it is so; fails with what it last saw. */
-export async function eventually(
-  what: string,
-  ms: number,
-  isSo: () => Promise<boolean>,
-  seen: () => string = () => '',
-): Promise<void> {
-  const deadline = performance.now() + ms;
-  while (!(await isSo())) {
-    if (performance.now() > deadline) throw new Error(`not within ${ms / 1000} s: ${what}. ${seen()}`);
-    await sleep(20);
-  }
 }
 
 function omitRequest(key: string, value: unknown): unknown {
