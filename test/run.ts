@@ -64,8 +64,10 @@ async function tests(filters: readonly string[]): Promise<ResultLine[]> {
   }
 }
 
-/** Vitest skips the tests of a group or file whose hooks failed, without a word. */
+/** Vitest skips the tests of a group or file whose hooks failed, without a word; groups that are skipped say why in their name. */
 function silentReason(name: string): string {
+  const need = /\((needs [^)]+)\)/.exec(name)?.[1];
+  if (need !== undefined) return need;
   const group = inState('failed').find((failure) => name.startsWith(failure.name));
   return group === undefined ? 'no reason given' : `the set-up of ${group.name} failed`;
 }

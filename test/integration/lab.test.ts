@@ -10,7 +10,7 @@ import { packageRoot } from '../../src/native/addon.js';
 
 const isRoot = process.getuid?.() === 0;
 
-describe.skipIf(!isRoot)('lab of isolated hosts', () => {
+describe.skipIf(!isRoot)('lab of isolated hosts (needs root)', () => {
   const before = readdirSync('/sys/class/net').sort();
   let lab: Lab;
   let a: LabHost;
@@ -85,7 +85,7 @@ describe.skipIf(!isRoot)('lab of isolated hosts', () => {
   });
 });
 
-describe.skipIf(!isRoot)('end of a lab', () => {
+describe.skipIf(!isRoot)('end of a lab (needs root)', () => {
   it('leaves no process, cgroup or folder behind, whatever runs there', async () => {
     const lab = await Lab.create({ name: 'end' });
     const a = await lab.addHost('a');
@@ -102,7 +102,7 @@ describe.skipIf(!isRoot)('end of a lab', () => {
   });
 });
 
-describe.skipIf(!isRoot)('crash of the program that made a lab', () => {
+describe.skipIf(!isRoot)('crash of the program that made a lab (needs root)', () => {
   it('takes every process of every host with it, and leaves nothing to the next lab', async () => {
     const hosts = join(packageRoot, 'dist', 'src', 'lab', 'hosts.js');
     const program = `
