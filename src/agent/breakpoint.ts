@@ -6,7 +6,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf } from '../failure/phaul-error.js';
-import { runDirectoryOf } from './run-folder.js';
+import { runDirectoryOf } from './control/run-folder.js';
 
 export type Step =
   // source

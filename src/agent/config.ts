@@ -16,9 +16,9 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { z } from 'zod';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
-import { type AddressRange, parseAddressRange } from './address-range.js';
-import { namePattern } from './caller.js';
-import { runDirectoryOf } from './run-folder.js';
+import { type AddressRange, parseAddressRange } from './control/address-range.js';
+import { namePattern } from './control/caller.js';
+import { runDirectoryOf } from './control/run-folder.js';
 
 /** One port for control and pages. */
 export const defaultPort = 7437;

@@ -6,8 +6,8 @@ import type { MigrationOrder } from '../migration/order.js';
 import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Running } from '../migration/ports.js';
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
 import type { MigrationEvent } from '../migration/report.js';
-import type { Caller } from './caller.js';
-import type { SshCredentials } from './ssh-login.js';
+import type { Caller } from './control/caller.js';
+import type { SshCredentials } from './control/ssh-login.js';
 
 /** Facts of a host that the other one needs before any check. */
 export interface HostFacts {

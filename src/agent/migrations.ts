@@ -13,11 +13,16 @@ import type { CaughtPackets, DeliveredImage, Finding, LandingRequest, Ready, Run
 import type { DestinationWord, SourceWord } from '../migration/recovery.js';
 import { PageDoor } from '../pages/door.js';
 import type { OpenMigration } from '../preflight/inspect-tree.js';
-import { askSource, dialOrNull } from './ask-peer.js';
-import type { Caller } from './caller.js';
+import { checkLanding } from './arrival/destination-checks.js';
+import { Incoming } from './arrival/incoming.js';
 import type { AgentConfig } from './config.js';
-import { checkLanding } from './destination-checks.js';
-import { dial } from './dial.js';
+import { askSource, dialOrNull } from './control/ask-peer.js';
+import type { Caller } from './control/caller.js';
+import { dial } from './control/dial.js';
+import { RemoteDestination } from './control/remote-destination.js';
+import { ownSshCredentials, type SshCredentials } from './control/ssh-login.js';
+import { Outgoing } from './departure/outgoing.js';
+import { LocalSource } from './departure/source.js';
 import type {
   AgentDuties,
   EngineFacts,
@@ -30,16 +35,11 @@ import type {
   Reservation,
   Tell,
 } from './duties.js';
-import { Incoming } from './incoming.js';
-import { readJournal } from './journal-file.js';
-import { wordAsDestination, wordAsSource } from './journal-word.js';
-import { findLeftovers } from './leftovers.js';
-import { Outgoing } from './outgoing.js';
 import { pageSizeOfHost } from './page-size.js';
-import { recoverMigration } from './recover.js';
-import { RemoteDestination } from './remote-destination.js';
-import { LocalSource } from './source.js';
-import { ownSshCredentials, type SshCredentials } from './ssh-login.js';
+import { readJournal } from './recovery/journal-file.js';
+import { wordAsDestination, wordAsSource } from './recovery/journal-word.js';
+import { findLeftovers } from './recovery/leftovers.js';
+import { recoverMigration } from './recovery/recover.js';
 
 /** Finished migrations that are remembered with all their events. */
 const remembered = 50;
@@ -208,7 +208,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     const incoming = this.#incoming.get(id);
     if (incoming && incoming.state !== 'left-to-recovery') return await incoming.takeOver(packets);
     // This agent was restarted between READY and COMMIT, or could not restore: the images are its second chance (dangers.md 4).
-    const { resumeLanding } = await import('./recover-destination.js');
+    const { resumeLanding } = await import('./recovery/recover-destination.js');
     return await resumeLanding(id, { packets, engine: await this.#engine() });
   }
 
@@ -218,7 +218,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
       await incoming.abort();
       return;
     }
-    const { undoLanding } = await import('./recover-destination.js');
+    const { undoLanding } = await import('./recovery/recover-destination.js');
     await undoLanding(id);
   }
 

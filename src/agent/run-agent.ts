@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import type { Logger } from 'pino';
 import { PhaulError } from '../failure/phaul-error.js';
 import type { AgentConfig } from './config.js';
+import type { PageEntrance } from './control/front-door.js';
+import { makePrivateFolder, RunLock } from './control/run-folder.js';
+import { AgentServer } from './control/server.js';
 import type { AgentDuties } from './duties.js';
-import type { PageEntrance } from './front-door.js';
-import { makePrivateFolder, RunLock } from './run-folder.js';
-import { AgentServer } from './server.js';
 
 /** What an agent consists of behind its doors. The duties own the rest. */
 export interface AgentParts {

@@ -30,8 +30,8 @@ export function addAgentCommand(program: Command): void {
 /** Loads as little as it can: each connection over ssh waits for it. */
 async function relayStdio(): Promise<void> {
   const [{ relay }, { runDirectoryOf, socketPathIn }] = await Promise.all([
-    import('../agent/stdio.js'),
-    import('../agent/run-folder.js'),
+    import('../agent/control/stdio.js'),
+    import('../agent/control/run-folder.js'),
   ]);
   await relay(socketPathIn(runDirectoryOf()), process.stdin, process.stdout);
   // stdin may still be open at the ssh side; there is nothing left to relay.
@@ -41,8 +41,8 @@ async function relayStdio(): Promise<void> {
 async function startDaemon(config: string | null, logLevel: string): Promise<void> {
   const [{ loadConfig }, { socketPathIn }, { ensureDaemon }, { agentArguments }] = await Promise.all([
     import('../agent/config.js'),
-    import('../agent/run-folder.js'),
-    import('../agent/daemon.js'),
+    import('../agent/control/run-folder.js'),
+    import('../agent/control/daemon.js'),
     import('./local-agent.js'),
   ]);
   const { runDirectory, stateDirectory } = loadConfig(config);

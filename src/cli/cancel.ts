@@ -10,7 +10,7 @@ export function addCancelCommand(program: Command): void {
       const { config = null, agent = null } = command.optsWithGlobals<{ config?: string; agent?: string }>();
       const [{ connectAgent }, { rpc }] = await Promise.all([
         import('./local-agent.js'),
-        import('../agent/rpc-service.js'),
+        import('../agent/control/rpc-service.js'),
       ]);
       await using link = await connectAgent({ config, agent, start: null });
       await link.rpc.call(rpc.cancel, { id }, { timeoutMs: 30_000 });

@@ -16,7 +16,9 @@ export function addCertsCommand(program: Command): void {
     .option('--operator <NAME>', 'name in the operator certificate', 'operator')
     .option('--no-operator', 'make no operator certificate')
     .action(async (directory: string, hosts: string[], options: { operator: string | false }) => {
-      const { issueCertificates, operatorIsThere, parseCertifiedHost } = await import('../agent/certificates.js');
+      const { issueCertificates, operatorIsThere, parseCertifiedHost } = await import(
+        '../agent/control/certificates.js'
+      );
       const folder = resolve(directory);
       const operator =
         options.operator === false || (await operatorIsThere(folder, options.operator)) ? null : options.operator;

@@ -1,5 +1,5 @@
 /** Follows the events of one migration to its end, for `migrate` and for `status --watch`. */
-import type { PeerLink } from '../agent/peer-link.js';
+import type { PeerLink } from '../agent/control/peer-link.js';
 import { PhaulError } from '../failure/phaul-error.js';
 import type { MigrationEvent } from '../migration/report.js';
 import { type ExitCode, exitCode, exitCodeOf } from './exit-codes.js';
@@ -20,7 +20,7 @@ export async function follow(
   printer: EventPrinter,
   onStarted: (id: string) => void,
 ): Promise<ExitCode> {
-  const { eventFromWire } = await import('../agent/messages.js');
+  const { eventFromWire } = await import('../agent/control/messages.js');
   let id: string | null = null;
   let last: MigrationEvent | null = null;
   try {

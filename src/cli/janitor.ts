@@ -5,7 +5,7 @@ export function addJanitorCommand(program: Command): void {
   program.command('janitor <id>', { hidden: true }).action(async (id: string, _options: unknown, command: Command) => {
     const [{ loadConfig }, { runJanitor }] = await Promise.all([
       import('../agent/config.js'),
-      import('../agent/janitor.js'),
+      import('../agent/recovery/janitor.js'),
     ]);
     const { config = null } = command.optsWithGlobals<{ config?: string }>();
     const loaded = loadConfig(config);

@@ -22,7 +22,7 @@ export function addLeftoversCommand(program: Command): void {
       const { clean = false, json = false, config = null, agent = null, logLevel } = options;
       const [{ connectAgent }, { rpc }] = await Promise.all([
         import('./local-agent.js'),
-        import('../agent/rpc-service.js'),
+        import('../agent/control/rpc-service.js'),
       ]);
       await using link = await connectAgent({ config, agent, start: { logLevel } });
       const { leftovers } = await link.rpc.call(rpc.leftovers, { clean });

@@ -1,6 +1,6 @@
 /** How the commands reach the agent that they command: the one of this host, or another by `--agent`. */
 
-import type { PeerLink } from '../agent/peer-link.js';
+import type { PeerLink } from '../agent/control/peer-link.js';
 import { PhaulError } from '../failure/phaul-error.js';
 
 export interface AgentChoice {
@@ -16,9 +16,9 @@ export interface AgentChoice {
 export async function connectAgent(choice: AgentChoice): Promise<PeerLink> {
   const [{ loadConfig }, { dial }, { socketPathIn }, { answers, ensureDaemon }] = await Promise.all([
     import('../agent/config.js'),
-    import('../agent/dial.js'),
-    import('../agent/run-folder.js'),
-    import('../agent/daemon.js'),
+    import('../agent/control/dial.js'),
+    import('../agent/control/run-folder.js'),
+    import('../agent/control/daemon.js'),
   ]);
   const config = loadConfig(choice.config);
   if (choice.agent !== null) return dial(choice.agent, config);

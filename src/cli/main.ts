@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** `phaul`: one file per command; each loads what it needs when it runs (`--help` loads nothing). */
 import { Command, CommanderError, Option } from 'commander';
-import { programVersion } from '../agent/version.js';
+import { programVersion } from '../agent/control/version.js';
 import { asFailure, type PhaulError } from '../failure/phaul-error.js';
 import { addAgentCommand } from './agent.js';
 import { addCancelCommand } from './cancel.js';

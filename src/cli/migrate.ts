@@ -29,10 +29,10 @@ async function run(pid: string, destination: string, options: MigrateOptions, co
   const [{ connectAgent }, { rpc }, { follow }, { JsonPrinter, TextPrinter }, { ownSshCredentials }] =
     await Promise.all([
       import('./local-agent.js'),
-      import('../agent/rpc-service.js'),
+      import('../agent/control/rpc-service.js'),
       import('./follow.js'),
       import('./print-events.js'),
-      import('../agent/ssh-login.js'),
+      import('../agent/control/ssh-login.js'),
     ]);
   const { config = null, agent = null, logLevel } = command.optsWithGlobals<GlobalOptions>();
   const terminal = new Terminal();

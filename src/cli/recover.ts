@@ -23,7 +23,7 @@ export function addRecoverCommand(program: Command): void {
       const { sourceIsDead = false, json = false, config = null, agent = null, logLevel } = options;
       const [{ connectAgent }, { rpc }] = await Promise.all([
         import('./local-agent.js'),
-        import('../agent/rpc-service.js'),
+        import('../agent/control/rpc-service.js'),
       ]);
       await using link = await connectAgent({ config, agent, start: { logLevel } });
       const { recoveries } = await link.rpc.call(rpc.recover, { id: id ?? '', sourceIsDead });

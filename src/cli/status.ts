@@ -27,7 +27,7 @@ async function run(id: string | undefined, _options: unknown, command: Command):
   }
   const [{ connectAgent }, { rpc }] = await Promise.all([
     import('./local-agent.js'),
-    import('../agent/rpc-service.js'),
+    import('../agent/control/rpc-service.js'),
   ]);
   await using link = await connectAgent({ config, agent, start: null });
   if (watch && id !== undefined) {

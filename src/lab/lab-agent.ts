@@ -2,7 +2,7 @@
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { issueCertificates } from '../agent/certificates.js';
+import { issueCertificates } from '../agent/control/certificates.js';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
 import type { HostProcess } from './host-process.js';
 import type { LabHost } from './lab-host.js';

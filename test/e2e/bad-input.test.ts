@@ -5,7 +5,7 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { issueCertificates } from '../../src/agent/certificates.js';
+import { issueCertificates } from '../../src/agent/control/certificates.js';
 import { privatePrefix } from '../../src/criu/engine.js';
 import type { Finished } from '../../src/lab/host-process.js';
 import { findCriu } from '../targets/in-place.js';

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ensureDaemon } from '../../src/agent/daemon.js';
+import { ensureDaemon } from '../../src/agent/control/daemon.js';
 import { packageRoot } from '../../src/native/addon.js';
 import { codeOf, Folder } from './control-support.js';
 

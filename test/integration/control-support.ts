@@ -4,12 +4,16 @@ import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { type IssuedCertificates, issueCertificates, parseCertifiedHost } from '../../src/agent/certificates.js';
 import { type AgentConfig, parseConfig, type TlsFiles } from '../../src/agent/config.js';
+import {
+  type IssuedCertificates,
+  issueCertificates,
+  parseCertifiedHost,
+} from '../../src/agent/control/certificates.js';
+import type { FrontDoorLimits, PageEntrance } from '../../src/agent/control/front-door.js';
+import { RunLock } from '../../src/agent/control/run-folder.js';
+import { AgentServer } from '../../src/agent/control/server.js';
 import type { AgentDuties } from '../../src/agent/duties.js';
-import type { FrontDoorLimits, PageEntrance } from '../../src/agent/front-door.js';
-import { RunLock } from '../../src/agent/run-folder.js';
-import { AgentServer } from '../../src/agent/server.js';
 import { PhaulError } from '../../src/failure/phaul-error.js';
 import { defaultOrder, type MigrationOrder } from '../../src/migration/order.js';
 import type { LandingRequest } from '../../src/migration/ports.js';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest';
-import { checkCpu, describeCpu, ignoresCpu } from '../../src/agent/cpu-check.js';
+import { checkCpu, describeCpu, ignoresCpu } from '../../src/agent/departure/cpu-check.js';
 import { type Engine, findEngine } from '../../src/criu/engine.js';
 import { messageOf } from '../../src/failure/phaul-error.js';
 

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { treeCondition } from '../../src/agent/journal-word.js';
+import { treeCondition } from '../../src/agent/recovery/journal-word.js';
 import { bootId, identitiesOf, pidNamespace } from '../../src/host/tasks.js';
 import { type JournalRecord, type JournalState, stateOf } from '../../src/migration/journal.js';
 import type { TaskIdentity } from '../../src/migration/ports.js';

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
-import { parseFailure } from '../../src/agent/rpc-failure.js';
-import { commonProtocol } from '../../src/agent/version.js';
+import { parseFailure } from '../../src/agent/control/rpc-failure.js';
+import { commonProtocol } from '../../src/agent/control/version.js';
 import { exitCode, exitCodeOf } from '../../src/cli/exit-codes.js';
 import { addMigrateOptions, type MigrateOptions, orderFrom } from '../../src/cli/migrate-options.js';
 import { describeFailure } from '../../src/cli/print-failure.js';

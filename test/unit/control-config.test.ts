@@ -1,9 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import { parseAddressRange } from '../../src/agent/address-range.js';
-import { callerOf } from '../../src/agent/caller.js';
 import { parseConfig, parseHostPort } from '../../src/agent/config.js';
-import { parseDestination } from '../../src/agent/dial.js';
-import { parseDelivered, parseLandingRequest, parseMigrationId, parseOrder } from '../../src/agent/order-schema.js';
+import { parseAddressRange } from '../../src/agent/control/address-range.js';
+import { callerOf } from '../../src/agent/control/caller.js';
+import { parseDestination } from '../../src/agent/control/dial.js';
+import {
+  parseDelivered,
+  parseLandingRequest,
+  parseMigrationId,
+  parseOrder,
+} from '../../src/agent/control/order-schema.js';
 import { PhaulError } from '../../src/failure/phaul-error.js';
 import { defaultOrder } from '../../src/migration/order.js';
 

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { judgeHostKey, knownKeyTypes, knownName, parseKnownHosts } from '../../src/agent/known-hosts.js';
+import { judgeHostKey, knownKeyTypes, knownName, parseKnownHosts } from '../../src/agent/control/known-hosts.js';
 
 const key = Buffer.from('key of b');
 const other = Buffer.from('another key');
