@@ -70,7 +70,9 @@ describe('docs/operations.md', () => {
     expect(names.length).toBeGreaterThan(8);
     expect(names.filter((name) => !text.includes(name))).toEqual([]);
     const variables = [...read('src/hooks/hooks.ts').matchAll(/\b(PHAUL_[A-Z]+):/g)].map(([, name]) => name ?? '');
-    const kinds = [...read('src/agent/recovery/leftovers.ts').matchAll(/\bkind: '([a-z-]+)'/g)].map(([, kind]) => kind ?? '');
+    const kinds = [...read('src/agent/recovery/leftovers.ts').matchAll(/\bkind: '([a-z-]+)'/g)].map(
+      ([, kind]) => kind ?? '',
+    );
     expect([...variables, ...kinds].filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
     expect(variables.length * kinds.length).toBeGreaterThan(30);
   });

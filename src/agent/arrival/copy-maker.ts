@@ -116,7 +116,8 @@ export class CopyMaker implements AsyncDisposable {
         } else if (this.#copy === null) {
           await this.#restoreAgain();
         }
-        const pid = await (this.#copy as unknown as HeldCopy).letGo({
+        const copy = this.#current();
+        const pid = await copy.letGo({
           openNetwork: () => {
             site.openNetwork();
             timeline.mark('network open');
@@ -176,6 +177,11 @@ export class CopyMaker implements AsyncDisposable {
     await this.prime();
     using life = new Lifetime();
     await this.restore(life);
+  }
+
+  #current(): HeldCopy {
+    if (this.#copy === null) throw new Error('there is no copy');
+    return this.#copy;
   }
 
   #place(): CopyPlace {
