@@ -50,7 +50,15 @@ const destinationSteps: readonly Step[] = [
 const behindTheLine = new Set<Step>(['killed', 'commit-sent', 'committed', 'before-resume', 'running']);
 /** There the tree is in its frozen cgroup: the migration may go on without the source's CRIU. */
 const inTheFrozenCgroup = new Set<Step>(['transferring', 'committing-written', 'ready', 'restoring', 'held']);
-const destinationHasCriu = new Set<Step>([...sourceSteps, 'armed', 'restoring', 'held', 'committed', 'before-resume']);
+/** At commit-sent the copy may run already, and its CRIU has left. */
+const destinationHasCriu = new Set<Step>([
+  ...sourceSteps.filter((step) => step !== 'commit-sent'),
+  'armed',
+  'restoring',
+  'held',
+  'committed',
+  'before-resume',
+]);
 const sourceHasCriu = new Set<Step>([
   ...sourceSteps.filter((step) => step !== 'commit-sent'),
   'armed',
@@ -62,7 +70,8 @@ function homeOf(step: Step, party: Party): Side | null {
   if (party === 'command' || behindTheLine.has(step)) return 'b';
   // Everything is said: only the source itself can still keep it from crossing the line.
   if (step === 'ready' && (party === 'destination agent' || party === 'link')) return 'b';
-  if (step === 'committing-written' && party === 'destination agent') return null;
+  // The restore goes on beside the intent: its READY may be on the way already.
+  if (step === 'committing-written' && (party === 'destination agent' || party === 'link')) return null;
   if (party === 'source criu' && inTheFrozenCgroup.has(step)) return null;
   // Its death shows only when the copy is asked for, and then the images are there.
   if (party === 'destination criu') return null;
