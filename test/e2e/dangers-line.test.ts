@@ -203,6 +203,21 @@ test('danger 6: a second migration of the same process or of the same id is refu
   await expectWhole(faults, trial, 'b');
 });
 
+test('danger 6: recovery touches no migration that an agent works on', limits, async (context) => {
+  context.skip(reason !== null, reason ?? '');
+  await using trial = await faults.begin({ stop: { at: 'b', step: 'restoring' } });
+  const command = await trial.migrate();
+  // A janitor without an agent behind it (its standard input is at its end) recovers at once what it may.
+  await using janitor = faults.a.spawn(faults.a.phaulArgv(['janitor', trial.id]));
+  await faults.a.phaul(['recover', trial.id]);
+  expect(await trial.bytesReceivedIn(1500)).toBe(0);
+  expect(trial.journal('a')?.closed).toBe(null);
+  expect(janitor.running).toBe(true);
+  await trial.goOn();
+  expect((await command.finished).exitCode).toBe(0);
+  await expectWhole(faults, trial, 'b');
+});
+
 test(
   'danger 6: janitors, agents and operators that recover at the same time do not collide',
   limits,
