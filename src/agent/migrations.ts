@@ -61,7 +61,8 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   /** Landings that are being prepared: they count already when the next one asks for the same pids or addresses. */
   readonly #arriving = new Set<LandingRequest>();
   readonly #running = new Set<Promise<void>>();
-
+  /** Ids whose journal is closed: it does not change any more, and a look every few seconds need not read it again. */
+  readonly #settled = new Set<string>();
   readonly #rounds: NodeJS.Timeout;
 
   constructor(config: AgentConfig, log: Logger) {
@@ -78,6 +79,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
     this.#refuseSecondOwner(order, known);
     const outgoing = new Outgoing(order, destination);
     this.#outgoing.set(order.id, outgoing);
+    this.#settled.delete(order.id);
     const run = this.#run(outgoing, ssh).finally(() => this.#running.delete(run));
     this.#running.add(run);
     await outgoing.watch(tell, null);
@@ -102,7 +104,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   }
 
   async recover(id: string | null, sourceIsDead: boolean): Promise<readonly Recovery[]> {
-    const ids = id === null ? await knownMigrations() : [id];
+    const ids = id === null ? (await knownMigrations()).filter((each) => !this.#settled.has(each)) : [id];
     const recoveries: Recovery[] = [];
     for (const each of ids) {
       const incoming = this.#incoming.get(each);
@@ -117,6 +119,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
         config: this.#config,
         engine: () => this.#engine(),
       });
+      if (recovery?.settled) this.#settled.add(each);
       // Those that are closed need no word unless they were asked for by name.
       if (recovery !== null && (id !== null || recovery.did !== '')) recoveries.push(recovery);
     }
@@ -172,6 +175,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
         remedy: `wait for it, or phaul cancel ${busy} on its source`,
       });
     this.#arriving.add(request);
+    this.#settled.delete(id);
     let token: Uint8Array;
     try {
       const parts = { engine: await this.#engine(), door: this.door };
@@ -363,7 +367,7 @@ export class Migrations implements AgentDuties, PeerDuties, OperatorDuties {
   /** Departures of this host that have not ended, by their journals: those of this agent, of a janitor, and interrupted ones. */
   async #openDepartures(but: string): Promise<OpenMigration[]> {
     const open: OpenMigration[] = [];
-    for (const id of await knownMigrations()) {
+    for (const id of (await knownMigrations()).filter((each) => !this.#settled.has(each))) {
       const state = id === but ? null : stateOf(await readJournal(migrationFolder(id)));
       if (state?.opened.role !== 'source' || state.closed !== null) continue;
       open.push({ id, tasks: state.frozen?.tasks ?? state.opened.tasks });

@@ -20,8 +20,3 @@ export async function nftJson(words: readonly string[], signal: AbortSignal): Pr
   const { stdout } = await runCommand(['nft', '-j', ...words], { input: null, timeoutMs, signal });
   return JSON.parse(stdout);
 }
-
-/** For undoing and tidying up, which must go on when the migration has been ended. */
-export function never(): AbortSignal {
-  return new AbortController().signal;
-}

@@ -7,10 +7,11 @@
  * `closed_loopback`: holds the loopback device while TCP between `loopback_ports` over it is dropped.
  * `held4`, `held6`, `held_ports`: listeners that get no new connections.
  */
+import { neverAborted } from '../failure/never-aborted.js';
 import { errnoOf } from '../failure/phaul-error.js';
 import { addon } from '../native/addon.js';
 import { addressBytes } from './address.js';
-import { never, nft } from './commands.js';
+import { nft } from './commands.js';
 import { isAny } from './ip-address.js';
 
 export type FenceSide = 'source' | 'destination';
@@ -121,7 +122,7 @@ export async function installFence(name: string, contents: FenceContents, signal
 
 /** Deletes both tables; idempotent. */
 export async function deleteFence(name: string): Promise<void> {
-  await nft(deletion(name), never());
+  await nft(deletion(name), neverAborted);
 }
 
 /** Elements that close an address: for IPv4 also its ARP. */

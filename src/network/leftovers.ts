@@ -1,6 +1,8 @@
 /** What runs of phaul, finished or broken, left in the network of this host. Addresses stand in the journals. */
+
 import { z } from 'zod';
-import { ip, never, nft, nftJson } from './commands.js';
+import { neverAborted } from '../failure/never-aborted.js';
+import { ip, nft, nftJson } from './commands.js';
 import { type FenceSide, parseFenceName } from './fence-table.js';
 import { isLockTableName } from './lock-table.js';
 
@@ -46,7 +48,7 @@ export async function removeNetworkLeftover(leftover: NetworkLeftover): Promise<
   if (parseFenceName(leftover.table) === null && !isLockTableName(leftover.table)) {
     throw new TypeError(`not a table of ours: ${JSON.stringify(leftover.table)}`);
   }
-  await nft(`add table ${family} ${leftover.table}\ndelete table ${family} ${leftover.table}\n`, never());
+  await nft(`add table ${family} ${leftover.table}\ndelete table ${family} ${leftover.table}\n`, neverAborted);
 }
 
 function tunsAmong(answer: string): readonly NetworkLeftover[] {
@@ -60,10 +62,10 @@ function tunsAmong(answer: string): readonly NetworkLeftover[] {
 async function removeTun(device: string): Promise<void> {
   if (!tunPattern.test(device)) throw new TypeError(`not an interface of ours: ${JSON.stringify(device)}`);
   try {
-    await ip(['link', 'del', 'dev', device], never());
+    await ip(['link', 'del', 'dev', device], neverAborted);
   } catch (failure) {
     // Gone with its descriptor meanwhile.
-    const left = tunsAmong(await ip(['-j', 'link', 'show', 'type', 'tun'], never()));
+    const left = tunsAmong(await ip(['-j', 'link', 'show', 'type', 'tun'], neverAborted));
     if (left.some((each) => each.kind === 'tun' && each.device === device)) throw failure;
   }
 }

@@ -2,8 +2,9 @@
  * The nft table with which CRIU locks the network of a dump. After a successful dump it stays on the source for ever.
  * Its name is `CRIU-` and the first 21 characters of the run id in inventory.img (dangers.md 15).
  */
+import { neverAborted } from '../failure/never-aborted.js';
 import { PhaulError } from '../failure/phaul-error.js';
-import { never, nft } from './commands.js';
+import { nft } from './commands.js';
 
 const runIdPattern = /^[A-Za-z0-9-]{1,64}$/;
 const lockTablePattern = /^CRIU-[A-Za-z0-9-]{1,21}$/;
@@ -31,5 +32,5 @@ export function isLockTableName(table: string): boolean {
 /** Deletes exactly the lock table of this run, never another one's. Idempotent. After the line only when the address is gone. */
 export async function deleteLockTable(runId: string): Promise<void> {
   const name = lockTableName(runId);
-  await nft(`add table inet ${name}\ndelete table inet ${name}\n`, never());
+  await nft(`add table inet ${name}\ndelete table inet ${name}\n`, neverAborted);
 }

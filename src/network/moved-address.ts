@@ -1,8 +1,9 @@
 /** The address that moves with the tree: put silently on the destination, taken from the source. */
 import { readFile } from 'node:fs/promises';
+import { neverAborted } from '../failure/never-aborted.js';
 import { errnoOf, PhaulError } from '../failure/phaul-error.js';
 import type { AddressOrder } from '../migration/order.js';
-import { ip, never } from './commands.js';
+import { ip } from './commands.js';
 import {
   deviceFor,
   findAddress,
@@ -65,7 +66,7 @@ export async function addSilently(address: PlacedAddress, signal: AbortSignal): 
 /** Takes the address off this host; one that is gone already is fine. */
 export async function removeAddress(address: PlacedAddress): Promise<void> {
   try {
-    await ip(['addr', 'del', `${address.ip}/${address.prefixLength}`, 'dev', address.device], never());
+    await ip(['addr', 'del', `${address.ip}/${address.prefixLength}`, 'dev', address.device], neverAborted);
   } catch (failure) {
     // `ip` fails alike for "no such address" and for everything else: look instead of reading its words.
     if (await isHere(address)) throw failure;
@@ -74,7 +75,7 @@ export async function removeAddress(address: PlacedAddress): Promise<void> {
 
 /** True when the address stands on its device. */
 export async function isHere(address: PlacedAddress): Promise<boolean> {
-  const interfaces = await listInterfaces(never());
+  const interfaces = await listInterfaces(neverAborted);
   return listAddresses(interfaces).some((each) => each.ip === address.ip && each.device === address.device);
 }
 
